@@ -1,0 +1,36 @@
+"""gradleak finds out how much private training data a run gives away through its gradients.
+
+import gradleak as gl
+
+model = gl.zoo.lenet(classes=10)
+x, y = gl.zoo.pictures("faces", n=1)
+seen = gl.observe(model, x, y % 10)           # what a server would hold, and nothing else
+found = gl.attacks.dlg()(seen, rng=0)         # what it can make of that
+print(gl.metrics.score(found.x, found.y, x, y % 10, classes=10))
+"""
+
+from gradleak import attacks, errors, labels, metrics, zoo
+from gradleak.attacks import Outcome, Reconstruction
+from gradleak.errors import GradleakError
+from gradleak.observe import Observation, OneGradient, load, observe, save
+from gradleak.references import cite
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "GradleakError",
+    "Observation",
+    "OneGradient",
+    "Outcome",
+    "Reconstruction",
+    "__version__",
+    "attacks",
+    "cite",
+    "errors",
+    "labels",
+    "load",
+    "metrics",
+    "observe",
+    "save",
+    "zoo",
+]

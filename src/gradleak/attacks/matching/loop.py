@@ -1,0 +1,155 @@
+"""The one loop: every attack that matches updates is a choice of parts, and runs here."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Generator
+
+from gradleak.attacks.base import Outcome, Reconstruction
+from gradleak.attacks.matching.inits import Gaussian, Init
+from gradleak.attacks.matching.objectives import Objective, SquaredError
+from gradleak.attacks.matching.optimizers import LBFGS, Optimizer
+from gradleak.attacks.matching.priors import Prior
+from gradleak.attacks.matching.problem import Problem
+from gradleak.attacks.matching.trial import Trial, best_of
+from gradleak.labels import LabelStrategy, Unanswerable, inferred
+from gradleak.observe import Observation
+from gradleak.randomness import Rng, generator, spawn
+
+
+@dataclass(frozen=True)
+class Matching:
+    """Make a dummy batch's update match the observed one.
+
+    ``trials`` starts are solved together and the best one is returned, by the objective with its
+    priors. ``evaluations`` bounds the matching gradients of one trial. A trial has converged when its
+    mismatch is at most ``tolerance``; the other trials of its record are then spared. ``double``
+    computes in float64 whatever the model's dtype; the result is handed back in the model's.
+    """
+
+    name: str
+    labels: LabelStrategy = field(default_factory=inferred)
+    objective: Objective = field(default_factory=SquaredError)
+    priors: tuple[Prior, ...] = ()
+    init: Init = field(default_factory=Gaussian)
+    optimizer: Optimizer = field(default_factory=LBFGS)
+    box: bool = False
+    trials: int = 1
+    evaluations: int = 4000
+    tolerance: float = 1e-9
+    double: bool = False
+    report_every: int = 20
+    references: tuple[str, ...] = ()
+
+    @property
+    def citations(self) -> tuple[str, ...]:
+        parts = (self.labels, self.objective, *self.priors, self.init, self.optimizer)
+        keys = (*self.references, *(key for part in parts for key in getattr(part, "citations", ())))
+        return tuple(dict.fromkeys(keys))
+
+    def __call__(self, obs: Observation, *, rng: Rng = 0) -> Reconstruction:
+        return self.together([obs], rng=rng)[0]
+
+    def iterate(self, obs: Observation, *, rng: Rng = 0) -> Iterator[Reconstruction]:
+        """The best candidate so far, every ``report_every`` rounds and at the end: stop when you like."""
+        return (found for (found,) in self.iterate_together([obs], rng=rng))
+
+    def together(self, records: Sequence[Observation], *, rng: Rng = 0) -> list[Reconstruction]:
+        """Many records of one kind, solved in the same breath: several times faster than one by one.
+
+        Record i gets what ``attack(records[i], rng=spawn(rng, len(records))[i])`` gets, to rounding.
+        """
+        *_, last = self.iterate_together(records, rng=rng)
+        return last
+
+    def iterate_together(
+        self, records: Sequence[Observation], *, rng: Rng = 0
+    ) -> Iterator[list[Reconstruction]]:
+        clock = time.perf_counter()
+        dtypes = [obs.like.dtype for obs in records]
+        records = [obs.to(torch.float64) for obs in records] if self.double else records
+        groups, reasons = _prepare(self, records, rng)
+        running = groups
+        for rounds in range(1, self.evaluations + 1):
+            running = [(problem, trials) for problem, trials in running if _round(self, problem, trials)]
+            if not running:
+                break
+            if rounds % self.report_every == 0:
+                yield _candidates(groups, reasons, dtypes, time.perf_counter() - clock)
+        for _, trials in groups:
+            for trial in trials:
+                trial.end(Outcome.BUDGET)
+        yield _candidates(groups, reasons, dtypes, time.perf_counter() - clock)
+
+
+Group = tuple[Problem, list[Trial]]
+
+
+def _prepare(
+    attack: Matching, records: Sequence[Observation], rng: Rng
+) -> tuple[list[Group], list[str | None]]:
+    """Trials with settled labels and trials with labels to learn differ in size, so each kind is a group."""
+    generators = spawn(rng, len(records)) if len(records) > 1 else [generator(rng)]
+    trials: list[Trial] = []
+    reasons: list[str | None] = []
+    for i, (obs, own) in enumerate(zip(records, generators, strict=True)):
+        made = [_trial(attack, i, obs, trial_rng) for trial_rng in spawn(own, attack.trials)]
+        reasons.append(next((t for t in made if isinstance(t, str)), None))
+        trials += [t for t in made if isinstance(t, Trial)]
+    kinds = [[t for t in trials if t.learnt is learnt] for learnt in (False, True)]
+    groups = [(_problem(attack, records, kind), kind) for kind in kinds if kind]
+    for problem, kind in groups:
+        for trial in kind:
+            trial.begin(attack.optimizer, problem.clamp if attack.box else None)
+    return groups, reasons
+
+
+def _trial(attack: Matching, record: int, obs: Observation, rng: Generator) -> Trial | str:
+    guess = attack.labels(obs, rng=rng)
+    if isinstance(guess, Unanswerable):
+        return guess.reason
+    pixels = attack.init(obs.x_shape, rng).to(obs.like)
+    return Trial(record, obs.domain.from_pixels(pixels), guess)
+
+
+def _problem(attack: Matching, records: Sequence[Observation], trials: list[Trial]) -> Problem:
+    settled = [t.guess.y for t in trials if t.guess.y is not None]
+    y = torch.stack(settled) if settled else None
+    return Problem(records, tuple(t.record for t in trials), y, attack.objective, attack.priors)
+
+
+def _round(attack: Matching, problem: Problem, trials: list[Trial]) -> bool:
+    """Answer the question of every running trial once. Says whether any is left."""
+    active = [t for t, trial in enumerate(trials) if trial.outcome is Outcome.RUNNING]
+    if not active:
+        return False
+    points = torch.stack([trials[t].question for t in active])
+    values, mismatches, gradients = problem.evaluate(points, active)
+    for t, value, mismatch, gradient in zip(
+        active, values.tolist(), mismatches.tolist(), gradients, strict=True
+    ):
+        trials[t].answer(value, mismatch, gradient)
+        if trials[t].best_mismatch <= attack.tolerance:
+            trials[t].end(Outcome.CONVERGED)
+    explained = {trial.record for trial in trials if trial.outcome is Outcome.CONVERGED}
+    for trial in trials:
+        if trial.record in explained:
+            trial.end(Outcome.SPARED)
+    return any(trial.outcome is Outcome.RUNNING for trial in trials)
+
+
+def _candidates(
+    groups: list[Group], reasons: list[str | None], dtypes: list[torch.dtype], seconds: float
+) -> list[Reconstruction]:
+    spent = sum(trial.spent for _, trials in groups for trial in trials)
+    found = []
+    for record, (reason, dtype) in enumerate(zip(reasons, dtypes, strict=True)):
+        if reason is not None:
+            found.append(Reconstruction(Outcome.NOT_APPLICABLE, reason=reason))
+            continue
+        mine = [(problem, t) for problem, trials in groups for t in trials if t.record == record]
+        share = sum(t.spent for _, t in mine) / max(spent, 1)
+        found.append(best_of(mine, seconds * share, dtype))
+    return found

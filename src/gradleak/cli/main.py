@@ -1,0 +1,59 @@
+"""``gradleak``: the group that all commands hang on."""
+
+import os
+
+# Before torch is imported by any command: small models run fastest on one thread, by far (see the docs).
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import sys
+
+import click
+from rich.text import Text
+
+from gradleak.cli.attack import attack
+from gradleak.cli.cite import cite
+from gradleak.cli.console import EXIT_BAD_INPUT, EXIT_INTERRUPTED, console
+from gradleak.cli.demo import demo
+from gradleak.cli.list import list_
+from gradleak.cli.observe import observe
+from gradleak.errors import GradleakError
+
+_EPILOG = """\b
+Exit codes: 0 done; 1 the attack ended without an answer; 2 something handed in
+cannot be used; 130 interrupted (what was finished is kept and said)."""
+
+
+class _Sentences(click.Group):
+    """Turns the library's errors into one clear paragraph; ``--debug`` keeps the traceback."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except GradleakError as error:
+            if ctx.params.get("debug"):
+                raise
+            console.print("[bold red]error[/]:", Text(str(error)))
+            sys.exit(EXIT_BAD_INPUT)
+        except KeyboardInterrupt:
+            console.print("interrupted before anything was finished")
+            sys.exit(EXIT_INTERRUPTED)
+
+
+@click.group(cls=_Sentences, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--debug", is_flag=True, help="Show tracebacks instead of one-paragraph errors.")
+@click.version_option(package_name="gradleak")
+def main(debug: bool) -> None:
+    """Find out how much private training data a run gives away through its gradients.
+
+    \b
+    Start here:
+      gradleak demo                 faces come back out of gradients, in a minute
+      gradleak list models          what can be attacked without writing code
+      gradleak observe --help       make a capture: what a server would hold
+      gradleak attack --help        attack a capture, yours or one made here
+    """
+
+
+for command in (demo, attack, observe, list_, cite):
+    main.add_command(command)

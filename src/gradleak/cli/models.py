@@ -1,0 +1,94 @@
+"""From ``module:callable`` to a model."""
+
+import importlib
+import sys
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import click
+import safetensors.torch
+import torch
+from torch import nn
+
+from gradleak.errors import InvalidInput, InvalidModel
+
+model_option = click.option(
+    "--model",
+    "spec",
+    required=True,
+    metavar="MODULE:CALLABLE",
+    help="What builds the model, such as my_package.nets:build. A name from `gradleak list models` will do.",
+)
+args_option = click.option(
+    "--arg",
+    "pairs",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="An argument for the callable; may be repeated. Numbers, true, false and none are understood.",
+)
+
+
+def build(spec: str, pairs: tuple[str, ...], seed: int | None) -> nn.Module:
+    """Call what ``spec`` names; with a seed, initialisation depends on that alone."""
+    builder = _find(spec)
+    arguments = dict(_pair(pair) for pair in pairs)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            if seed is not None:
+                torch.manual_seed(seed)
+            model = builder(**arguments)
+    except TypeError as error:
+        raise InvalidInput(
+            f"{spec} could not be called with {arguments or 'no arguments'}: {error}"
+        ) from error
+    if not isinstance(model, nn.Module):
+        raise InvalidModel(f"expected {spec} to return a torch.nn.Module; it returned {type(model).__name__}")
+    return model
+
+
+def load_weights(model: nn.Module, path: Path | None) -> None:
+    if path is None:
+        return
+    try:
+        model.load_state_dict(safetensors.torch.load_file(path))
+    except Exception as error:
+        raise InvalidModel(f"the weights in {path} do not fit the model: {error}") from error
+
+
+def _find(spec: str) -> Any:
+    from gradleak.zoo import MODELS
+
+    if ":" not in spec:
+        if spec in MODELS:
+            return MODELS[spec]
+        near = get_close_matches(spec, MODELS, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise InvalidInput(f"expected module:callable or one of {', '.join(MODELS)}; came '{spec}'{hint}")
+    module, _, name = spec.partition(":")
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # a model beside the place where the command is called
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except ImportError as error:
+        raise InvalidInput(f"cannot import {module}: {error}. Is it installed, or in this folder?") from error
+    except AttributeError as error:
+        raise InvalidInput(f"{module} has no '{name}'") from error
+    if not callable(found):
+        raise InvalidInput(f"{spec} is no callable, but {type(found).__name__}")
+    return found
+
+
+def _pair(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise InvalidInput(f"expected --arg NAME=VALUE; came '{text}'")
+    words = {"true": True, "false": False, "none": None}
+    if value.lower() in words:
+        return name, words[value.lower()]
+    for number in (int, float):
+        try:
+            return name, number(value)
+        except ValueError:
+            continue
+    return name, value

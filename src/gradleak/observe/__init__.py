@@ -1,0 +1,25 @@
+"""The first room: what a client sends, what the server sees, and how that is kept on disk."""
+
+from gradleak.observe.capture import load, save
+from gradleak.observe.client import CLIENTS, Client, OneGradient
+from gradleak.observe.domain import Domain
+from gradleak.observe.layers import Head, head
+from gradleak.observe.observation import Observation
+from gradleak.observe.observing import observe
+from gradleak.observe.task import Loss, Task, cross_entropy
+
+__all__ = [
+    "CLIENTS",
+    "Client",
+    "Domain",
+    "Head",
+    "Loss",
+    "Observation",
+    "OneGradient",
+    "Task",
+    "cross_entropy",
+    "head",
+    "load",
+    "observe",
+    "save",
+]

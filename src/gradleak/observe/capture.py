@@ -1,0 +1,233 @@
+"""Observations on disk: safetensors with a JSON header. Nothing is ever unpickled."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+import safetensors.torch
+from torch import Tensor, nn
+
+from gradleak.errors import InvalidCapture, InvalidInput
+from gradleak.files import write_whole
+from gradleak.observe.client import CLIENTS, Client
+from gradleak.observe.domain import Domain
+from gradleak.observe.observation import Observation, check_fit
+from gradleak.observe.task import Loss, cross_entropy, structure_of
+from gradleak.trees import Tree
+
+_FORMAT = "gradleak-capture"
+_VERSION = 1
+_LONGEST_HEADER = 100_000_000  # the bound that the safetensors format sets itself
+_NAMED_LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy}
+
+
+def save(obs: Observation, path: str | Path) -> None:
+    """Write what the server holds to ``path``.
+
+    A loss or a client of your own is not written, since that would take code: its name is kept, and
+    ``load`` asks for it.
+    """
+    groups = {"params": obs.params, "constants": obs.constants, "update": obs.update}
+    tensors = {f"{group}/{name}": leaf for group, tree in groups.items() for name, leaf in tree.items()}
+    if obs.labels is not None:
+        tensors["labels"] = obs.labels
+    facts = {
+        "format": _FORMAT,
+        "version": _VERSION,
+        "model": type(obs.model).__name__,
+        "x_shape": list(obs.x_shape),
+        "classes": obs.classes,
+        "loss": getattr(obs.loss, "__name__", "custom"),
+        "client": _client_facts(obs.client),
+        "domain": dataclasses.asdict(obs.domain),
+        "training": [name for name, module in obs.model.named_modules() if module.training],
+    }
+    # Tied tensors are written once per name: safetensors takes no two names for one memory.
+    contiguous = {name: leaf.detach().cpu().clone().contiguous() for name, leaf in tensors.items()}
+    write_whole(Path(path), safetensors.torch.save(contiguous, {"gradleak": json.dumps(facts)}))
+
+
+def load(
+    path: str | Path, model: nn.Module, *, loss: Loss | None = None, client: Client | None = None
+) -> Observation:
+    """Read a capture of ``model``; the parameters come from the file, the structure from ``model``.
+
+    ``loss`` and ``client`` are for captures that were made with your own.
+    """
+    path = Path(path)
+    facts, tensors = read_capture(path)
+    params, constants, update = (_group(tensors, group) for group in ("params", "constants", "update"))
+    _require_same_model(path, model, params, constants)
+    like = next(model.parameters())
+    structure = structure_of(model)
+    training = set(facts["training"])
+    for name, module in structure.named_modules():
+        module.training = name in training  # not .train(), which would reach the children too
+
+    def move(tree: Tree) -> dict[str, Tensor]:
+        return {name: leaf.to(like.device) for name, leaf in tree.items()}
+
+    try:
+        return Observation(
+            model=structure,
+            params=move(params),
+            update=move(update),
+            x_shape=tuple(facts["x_shape"]),
+            constants=move(constants),
+            classes=facts["classes"],
+            loss=loss or _named_loss(path, facts["loss"]),
+            client=client or _named_client(path, facts["client"]),
+            domain=Domain(**{key: tuple(value) for key, value in facts["domain"].items()}),
+            labels=tensors["labels"].to(like.device) if "labels" in tensors else None,
+        )
+    except InvalidCapture:
+        raise
+    except InvalidInput as error:
+        raise InvalidCapture(f"{path} is a capture, but not a usable one: {error}") from error
+
+
+def read_capture(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The JSON facts and the tensors of a capture, after every claim of its header has been checked."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InvalidCapture(f"cannot read {path}: {error.strerror or error}") from error
+    header = _checked_header(path, content)
+    facts = _checked_facts(path, header)
+    try:
+        return facts, safetensors.torch.load(content)  # type: ignore[no-untyped-call]
+    except Exception as error:
+        # The library raises its own type and several others; any of them means the same.
+        _refuse(path, f"its tensors cannot be read ({error})")
+
+
+def _checked_header(path: Path, content: bytes) -> dict[str, Any]:
+    # The library below checks offsets too. What it lets pass, or would first allocate for, is refused here.
+    length = int.from_bytes(content[:8], "little")
+    if len(content) < 8 or length > min(_LONGEST_HEADER, len(content) - 8):
+        _refuse(path, "it is no safetensors file, or it was cut off")
+    try:
+        header = json.loads(content[8 : 8 + length], object_pairs_hook=_without_duplicates)
+    except (ValueError, RecursionError) as error:
+        _refuse(path, f"its header is no JSON object ({error})")
+    if not isinstance(header, dict) or not isinstance(header.get("__metadata__", {}), dict):
+        _refuse(path, "its header is no JSON object")
+    claimed = 0
+    for name, entry in header.items():
+        if name == "__metadata__":
+            continue
+        offsets = entry.get("data_offsets") if isinstance(entry, dict) else None
+        if offsets is None or not _is_pair_of_counts(offsets):
+            _refuse(path, f"its header says nothing usable about '{name}'")
+        claimed = max(claimed, offsets[1])
+    if claimed != len(content) - 8 - length:
+        held = len(content) - 8 - length
+        _refuse(path, f"its header claims {claimed:,} bytes of tensors, and it holds {held:,}")
+    return header
+
+
+def _checked_facts(path: Path, header: Mapping[str, Any]) -> dict[str, Any]:
+    text = header.get("__metadata__", {}).get("gradleak")
+    if not isinstance(text, str):
+        _refuse(path, "it is a safetensors file, but gradleak did not write it")
+    try:
+        facts = json.loads(text, object_pairs_hook=_without_duplicates)
+    except (ValueError, RecursionError) as error:
+        _refuse(path, f"its description is no JSON ({error})")
+    if not isinstance(facts, dict) or facts.get("format") != _FORMAT:
+        _refuse(path, "its description is not that of a capture")
+    if facts.get("version") != _VERSION:
+        _refuse(path, f"it is of version {facts.get('version')}, and this gradleak reads version {_VERSION}")
+    for key, fits in _SCHEMA.items():
+        if key not in facts or not fits(facts[key]):
+            _refuse(path, f"its description has no usable '{key}'")
+    return facts
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_pair_of_counts(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(map(_is_count, value))
+
+
+def _is_shape(value: object) -> bool:
+    return isinstance(value, list) and len(value) >= 2 and all(_is_count(n) and n > 0 for n in value)
+
+
+def _is_domain(value: object) -> bool:
+    return (
+        isinstance(value, dict)
+        and set(value) == {"mean", "std"}
+        and all(isinstance(v, list) and all(isinstance(n, int | float) for n in v) for v in value.values())
+    )
+
+
+_SCHEMA = {
+    "x_shape": _is_shape,
+    "classes": lambda value: value is None or (_is_count(value) and value > 0),
+    "loss": lambda value: isinstance(value, str),
+    "client": lambda value: isinstance(value, dict) and isinstance(value.get("name"), str),
+    "domain": _is_domain,
+    "training": lambda value: isinstance(value, list) and all(isinstance(name, str) for name in value),
+}
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    seen: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in seen:
+            raise ValueError(f"the key '{key}' stands twice")
+        seen[key] = value
+    return seen
+
+
+def _require_same_model(path: Path, model: nn.Module, params: Tree, constants: Tree) -> None:
+    expected = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    try:
+        check_fit("capture", {**params, **constants}, expected)
+    except InvalidInput as error:
+        raise InvalidCapture(
+            f"{path} was made from another model than {type(model).__name__}: {error}"
+        ) from error
+
+
+def _client_facts(client: Client) -> dict[str, Any]:
+    name = type(client).__name__
+    if CLIENTS.get(name) is not type(client):
+        return {"name": name, "fields": None}
+    return {
+        "name": name,
+        "fields": {f.name: getattr(client, f.name) for f in dataclasses.fields(CLIENTS[name])},
+    }
+
+
+def _named_client(path: Path, facts: Mapping[str, Any]) -> Client:
+    fields = facts.get("fields")
+    if facts["name"] not in CLIENTS or not isinstance(fields, dict):
+        _refuse(
+            path, f"its client is '{facts['name']}', which is not one of gradleak's; pass client=... to load"
+        )
+    try:
+        client: Client = CLIENTS[facts["name"]](**fields)
+    except TypeError as error:
+        _refuse(path, f"its client cannot be built ({error})")
+    return client
+
+
+def _named_loss(path: Path, name: str) -> Loss:
+    if name not in _NAMED_LOSSES:
+        _refuse(path, f"its loss is '{name}', which is not one of gradleak's; pass loss=... to load")
+    return _NAMED_LOSSES[name]
+
+
+def _group(tensors: Tree, group: str) -> dict[str, Tensor]:
+    prefix = f"{group}/"
+    return {name.removeprefix(prefix): leaf for name, leaf in tensors.items() if name.startswith(prefix)}
+
+
+def _refuse(path: Path, why: str) -> NoReturn:
+    raise InvalidCapture(f"{path} is not a capture that gradleak can read: {why}.")

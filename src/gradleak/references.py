@@ -1,0 +1,57 @@
+"""The bibliography: what to cite for each method, by key."""
+
+from typing import Protocol
+
+REFERENCES: dict[str, str] = {
+    "dlg": """@inproceedings{zhu2019deep,
+  title     = {Deep Leakage from Gradients},
+  author    = {Zhu, Ligeng and Liu, Zhijian and Han, Song},
+  booktitle = {Advances in Neural Information Processing Systems},
+  volume    = {32},
+  year      = {2019}
+}""",
+    "idlg": """@article{zhao2020idlg,
+  title   = {{iDLG}: Improved Deep Leakage from Gradients},
+  author  = {Zhao, Bo and Mopuri, Konda Reddy and Bilen, Hakan},
+  journal = {arXiv preprint arXiv:2001.02610},
+  year    = {2020}
+}""",
+    "inverting_gradients": """@inproceedings{geiping2020inverting,
+  title     = {Inverting Gradients -- How Easy Is It to Break Privacy in Federated Learning?},
+  author    = {Geiping, Jonas and Bauermeister, Hartmut and Dr{\\"o}ge, Hannah and Moeller, Michael},
+  booktitle = {Advances in Neural Information Processing Systems},
+  volume    = {33},
+  year      = {2020}
+}""",
+    "cpl": """@inproceedings{wei2020framework,
+  title     = {A Framework for Evaluating Client Privacy Leakages in Federated Learning},
+  author    = {Wei, Wenqi and Liu, Ling and Loper, Margaret and Chow, Ka-Ho and Gursoy, Mehmet Emre
+               and Truex, Stacey and Wu, Yanzhao},
+  booktitle = {European Symposium on Research in Computer Security (ESORICS)},
+  year      = {2020}
+}""",
+    "lbfgs": """@article{byrd1994representations,
+  title   = {Representations of Quasi-{N}ewton Matrices and Their Use in Limited Memory Methods},
+  author  = {Byrd, Richard H. and Nocedal, Jorge and Schnabel, Robert B.},
+  journal = {Mathematical Programming},
+  volume  = {63},
+  pages   = {129--156},
+  year    = {1994}
+}""",
+    "adam": """@inproceedings{kingma2015adam,
+  title     = {Adam: A Method for Stochastic Optimization},
+  author    = {Kingma, Diederik P. and Ba, Jimmy},
+  booktitle = {International Conference on Learning Representations},
+  year      = {2015}
+}""",
+}
+
+
+class Citable(Protocol):
+    @property
+    def citations(self) -> tuple[str, ...]: ...
+
+
+def cite(method: Citable) -> str:
+    """BibTeX of everything that an attack, or another method, is made of: ``cite(gl.attacks.dlg())``."""
+    return "\n\n".join(REFERENCES[key] for key in dict.fromkeys(method.citations))

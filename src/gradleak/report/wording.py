@@ -1,0 +1,88 @@
+"""Numbers and outcomes in the words that a reader sees."""
+
+import math
+
+from gradleak.audit.findings import LEAK, Finding, decibels
+
+_OUTCOMES = {
+    "converged": "converged",
+    "budget": "budget spent",
+    "diverged": "diverged",
+    "not_applicable": "could not be run",
+    "running": "stopped early",
+}
+
+NOTHING = "–"
+
+
+def recovered_psnr(finding: Finding) -> str:
+    return "no guess" if finding.guess is None else _decibels(finding.psnr)
+
+
+def null_psnr(value: float) -> str:
+    """A null is not scored where there was no guess to hold it against."""
+    return "not scored" if value == -math.inf else _decibels(value)
+
+
+def _decibels(value: float) -> str:
+    return "not a number" if math.isnan(value) else decibels(value)
+
+
+def signed_leak(finding: Finding) -> str:
+    """The table's figure, with a true minus sign."""
+    leak = finding.leak
+    if finding.guess is None or math.isnan(leak):
+        return NOTHING
+    if math.isinf(leak):
+        return "exact copy" if leak > 0 else "no picture"
+    return f"{leak:+.1f} dB".replace("-", "−")
+
+
+def leak_sentence(finding: Finding) -> str:
+    """What stands beside 'leaked' or 'not leaked'."""
+    leak = finding.leak
+    if finding.guess is None:
+        return "there is no guess"
+    if math.isnan(leak):
+        return "the guess cannot be scored"
+    if math.isinf(leak):
+        return "an exact copy" if leak > 0 else "the guess is no picture"
+    if abs(leak) < 0.05:
+        return "level with the null"
+    if 0 < leak < LEAK and f"{leak:.1f}" == f"{LEAK:.1f}":
+        return f"just under {LEAK:g} dB above the null"
+    return f"{abs(leak):.1f} dB {'above' if leak > 0 else 'below'} the null"
+
+
+def ssim(value: float | None) -> str:
+    return NOTHING if value is None else f"{value:.2f}".replace("-", "−")
+
+
+def score(value: float) -> str:
+    if math.isnan(value):
+        return "not a number"
+    return "none" if math.isinf(value) else f"{value:.3g}".replace("-", "−")
+
+
+def label(value: int | None) -> str:
+    return NOTHING if value is None else str(value)
+
+
+def label_sentence(finding: Finding) -> str:
+    true = "not one class" if finding.label is None else str(finding.label)
+    if finding.label_guess is None:
+        return f"{true}, not guessed"
+    right = finding.label == finding.label_guess
+    return f"{true}, guessed {finding.label_guess}" + (" (right)" if right else " (wrong)")
+
+
+def outcome(finding: Finding) -> str:
+    return _OUTCOMES.get(finding.outcome, finding.outcome.replace("_", " "))
+
+
+def seconds(value: float) -> str:
+    return f"{value:.2g} s" if value < 1 else f"{value:,.1f} s" if value < 100 else f"{value:,.0f} s"
+
+
+def percent(value: float | None) -> str | None:
+    return None if value is None else f"{100 * value:.0f} %"

@@ -1,0 +1,58 @@
+"""A folder that holds the report: the page, the numbers and, unless unwanted, the pictures."""
+
+import json
+import re
+from pathlib import Path
+
+from gradleak.audit.findings import Findings
+from gradleak.errors import CannotWrite
+from gradleak.files import write_whole
+from gradleak.report.html import render
+from gradleak.report.pictures import png
+from gradleak.report.sheet import contact_sheet
+
+_OURS = re.compile(r"\d{2,}-(true|recovered)\.png")
+
+
+def write(findings: Findings, folder: Path, *, pictures: bool = True) -> list[Path]:
+    """Write the report and return its files; a picture's number is its place in findings.json, from 1.
+
+    Pictures that an earlier report left in ``folder`` are removed, so that a folder written without
+    pictures holds none.
+    """
+    folder = Path(folder)
+    # A file name that is not text in any encoding can reach the page as a lone surrogate.
+    contents = {
+        folder / "report.html": render(findings, pictures=pictures).encode("utf-8", "replace"),
+        folder / "findings.json": json.dumps(findings.to_dict(), indent=2, allow_nan=False).encode() + b"\n",
+    }
+    if pictures:
+        contents |= {folder / "pictures.png": contact_sheet(findings), **_pictures(findings, folder / "pictures")}
+    for path, content in contents.items():
+        write_whole(path, content)
+    _clear(folder, keep=set(contents))
+    return list(contents)
+
+
+def _pictures(findings: Findings, folder: Path) -> dict[Path, bytes]:
+    digits = max(2, len(str(len(findings.findings))))
+    made: dict[Path, bytes] = {}
+    for number, finding in enumerate(findings.findings, 1):
+        for what, picture in (("true", finding.truth), ("recovered", finding.guess)):
+            content = None if picture is None else png(picture)
+            if content is not None:
+                made[folder / f"{number:0{digits}}-{what}.png"] = content
+    return made
+
+
+def _clear(folder: Path, keep: set[Path]) -> None:
+    old = [folder / "pictures.png", *(p for p in (folder / "pictures").glob("*.png") if _OURS.fullmatch(p.name))]
+    for path in old:
+        if path not in keep:
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise CannotWrite(
+                    f"cannot remove {path}, a picture of an earlier report: {error.strerror or error}. "
+                    "Remove it by hand before you share the folder."
+                ) from error
