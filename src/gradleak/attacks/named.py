@@ -80,7 +80,7 @@ def idlg(
 def inverting_gradients(
     *,
     labels: LabelStrategy | None = None,
-    tv: float = 3e-3,
+    tv: float = 1e-2,
     init: str | Tensor | Init = "gray",
     trials: int = 1,
     steps: int = 1000,

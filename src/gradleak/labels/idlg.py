@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Generator, Tensor
 
 from gradleak.labels.guess import LabelGuess, Unanswerable
-from gradleak.observe import Observation, head
+from gradleak.observe import Observation, OneGradient, cross_entropy, head
 
 
 @dataclass(frozen=True)
@@ -14,6 +15,9 @@ class SignRule:
 
     With a bias that is the bias's own gradient. Without one, the weight's row i is that number times
     the features, so the label's row is the one whose product with every other row is not positive.
+
+    The paper stops at the sign. ``certain`` says more: that the gradient obeys the rule exactly, as one of
+    plain cross entropy with one hard label must. Noise, or another client or loss, does not obey it.
     """
 
     citations: tuple[str, ...] = ("idlg",)
@@ -26,14 +30,23 @@ class SignRule:
         last = head(obs)
         if last is None:
             return Unanswerable("the model does not end in a linear layer whose gradient was sent")
-        signs = obs.update[last.bias] if last.bias is not None else row_products(obs.update[last.weight])
+        rows = obs.update[last.weight] if last.bias is None else obs.update[last.bias][:, None]
+        if last.bias is None and len(rows) == 2:
+            return Unanswerable(
+                "without a bias, the gradients of two classes differ in nothing but their sign"
+            )
+        signs = row_products(rows) if last.bias is None else rows[:, 0]
         if float(signs.min()) >= 0:
             return Unanswerable(
                 f"some class should stand out below zero in the gradient of '{last.weight}', and none does: "
                 "the record is fitted to the last bit, or this is no plain cross entropy"
             )
-        # Exactly one negative entry is a proof; under noise the lowest is still the best guess.
-        return LabelGuess(y=signs.argmin().reshape(1), certain=int((signs < 0).sum()) == 1)
+        # Under noise the lowest is still the best guess, though no proof.
+        y = signs.argmin().reshape(1)
+        possible = opposed(rows) if last.bias is None else signs < 0
+        plain = obs.loss is cross_entropy and isinstance(obs.client, OneGradient)
+        proven = bool(possible[y]) and int(possible.sum()) == 1 and cancels(rows)
+        return LabelGuess(y=y, certain=plain and proven)
 
 
 def row_products(rows: Tensor) -> Tensor:
@@ -44,6 +57,18 @@ def row_products(rows: Tensor) -> Tensor:
     """
     products = rows @ rows.T
     return products.sum(1) - products.diagonal()
+
+
+def opposed(rows: Tensor) -> Tensor:
+    """Which rows have no positive product with another: the label's alone, given three that are not zero."""
+    products = (rows @ rows.T).fill_diagonal_(0)
+    return (products <= 0).all(1) & (rows != 0).any(1)
+
+
+def cancels(rows: Tensor) -> bool:
+    """Whether the rows sum to zero, as far as their precision can tell: Σ p_i = 1 = Σ 1[i = label]."""
+    tolerance = torch.finfo(rows.dtype).eps ** 0.5
+    return bool(rows.sum(0).norm() <= tolerance * rows.norm(dim=1).max())
 
 
 def idlg() -> SignRule:

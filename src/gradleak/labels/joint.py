@@ -18,7 +18,9 @@ class Joint:
     def __call__(self, obs: Observation, *, rng: Generator) -> LabelGuess | Unanswerable:
         if obs.classes is None:
             return Unanswerable("labels can only be learnt for a model that ends in logits [batch, classes]")
-        start = torch.randn(obs.batch_size, obs.classes, generator=rng, dtype=obs.like.dtype)
+        start = torch.randn(
+            obs.batch_size, obs.classes, generator=rng, dtype=obs.like.dtype, device=rng.device
+        )
         return LabelGuess(logits=start.to(obs.like.device))
 
 

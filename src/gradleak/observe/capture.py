@@ -2,24 +2,30 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
 import safetensors.torch
+import torch
 from torch import Tensor, nn
 
 from gradleak.errors import InvalidCapture, InvalidInput
 from gradleak.files import write_whole
+from gradleak.observe.checks import check_fit, count_classes
 from gradleak.observe.client import CLIENTS, Client
 from gradleak.observe.domain import Domain
-from gradleak.observe.observation import Observation, check_fit
-from gradleak.observe.task import Loss, cross_entropy, structure_of
-from gradleak.trees import Tree
+from gradleak.observe.observation import Observation
+from gradleak.observe.task import Loss, cross_entropy, split_tensors, structure_of
+from gradleak.randomness import undisturbed
+from gradleak.trees import Tree, detached
 
 _FORMAT = "gradleak-capture"
 _VERSION = 1
 _LONGEST_HEADER = 100_000_000  # the bound that the safetensors format sets itself
+# What a description may claim, since a batch of that shape is what its reader will then allocate.
+_MOST_PIXELS, _MOST_RECORD_PIXELS, _MOST_CLASSES = 2**31, 2**26, 2**24
 _NAMED_LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy}
 
 
@@ -39,7 +45,7 @@ def save(obs: Observation, path: str | Path) -> None:
         "model": type(obs.model).__name__,
         "x_shape": list(obs.x_shape),
         "classes": obs.classes,
-        "loss": getattr(obs.loss, "__name__", "custom"),
+        "loss": _loss_name(obs.loss),
         "client": _client_facts(obs.client),
         "domain": dataclasses.asdict(obs.domain),
         "training": [name for name, module in obs.model.named_modules() if module.training],
@@ -57,57 +63,86 @@ def load(
     ``loss`` and ``client`` are for captures that were made with your own.
     """
     path = Path(path)
+    own_trained, own_constants = split_tensors(model)
     facts, tensors = read_capture(path)
     params, constants, update = (_group(tensors, group) for group in ("params", "constants", "update"))
-    _require_same_model(path, model, params, constants)
-    like = next(model.parameters())
+    try:
+        check_fit("capture", {**params, **constants}, {**own_trained, **own_constants})
+    except InvalidInput as error:
+        raise InvalidCapture(
+            f"{path} was made from another model than {type(model).__name__}: {error}"
+        ) from error
     structure = structure_of(model)
     training = set(facts["training"])
     for name, module in structure.named_modules():
         module.training = name in training  # not .train(), which would reach the children too
+    loss = loss or _named_loss(path, facts["loss"])
+    client = client or _named_client(path, facts["client"])
+    device = next((t.device for t in (*own_trained.values(), *own_constants.values())), torch.device("cpu"))
 
     def move(tree: Tree) -> dict[str, Tensor]:
-        return {name: leaf.to(like.device) for name, leaf in tree.items()}
+        return {name: leaf.to(device) for name, leaf in tree.items()}
 
     try:
-        return Observation(
+        obs = Observation(
             model=structure,
             params=move(params),
             update=move(update),
             x_shape=tuple(facts["x_shape"]),
             constants=move(constants),
             classes=facts["classes"],
-            loss=loss or _named_loss(path, facts["loss"]),
-            client=client or _named_client(path, facts["client"]),
-            domain=Domain(**{key: tuple(value) for key, value in facts["domain"].items()}),
-            labels=tensors["labels"].to(like.device) if "labels" in tensors else None,
+            loss=loss,
+            client=client,
+            domain=Domain.of((facts["domain"]["mean"], facts["domain"]["std"])),
+            labels=tensors["labels"].to(device) if "labels" in tensors else None,
         )
-    except InvalidCapture:
-        raise
+        _require_fitting_batch(obs)
     except InvalidInput as error:
         raise InvalidCapture(f"{path} is a capture, but not a usable one: {error}") from error
+    return obs
+
+
+def _require_fitting_batch(obs: Observation) -> None:
+    with undisturbed(obs.like.device):
+        # One record says as much about the shape as the whole batch, which a description may exaggerate.
+        count_classes(obs.task, obs.params, (1, *obs.x_shape[1:]), obs.classes)
 
 
 def read_capture(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The JSON facts and the tensors of a capture, after every claim of its header has been checked."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InvalidCapture(f"cannot read {path}: {error.strerror or error}") from error
+    content = _content(path)
     header = _checked_header(path, content)
     facts = _checked_facts(path, header)
     try:
-        return facts, safetensors.torch.load(content)  # type: ignore[no-untyped-call]
+        # The library lends tensors the file's own bytes; an observation owns what it holds.
+        return facts, detached(safetensors.torch.load(content))
     except Exception as error:
         # The library raises its own type and several others; any of them means the same.
         _refuse(path, f"its tensors cannot be read ({error})")
 
 
+def _content(path: Path) -> bytes:
+    """The whole file, of which nothing is read before it looks like one of ours."""
+    try:
+        # Not open() first, which waits for a writer where the path is a pipe.
+        if path.exists() and not path.is_file():
+            _refuse(path, "it is no regular file")
+        with path.open("rb") as file:
+            first = file.read(8)
+            if len(first) < 8 or int.from_bytes(first, "little") > min(
+                _LONGEST_HEADER, path.stat().st_size - 8
+            ):
+                _refuse(path, "it is no safetensors file, or it was cut off")
+            return first + file.read()
+    except (OSError, ValueError) as error:
+        if isinstance(error, InvalidCapture):
+            raise
+        raise InvalidCapture(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+
+
 def _checked_header(path: Path, content: bytes) -> dict[str, Any]:
-    # The library below checks offsets too. What it lets pass, or would first allocate for, is refused here.
+    # The library checks offsets too. What it lets pass, or would first allocate for, is refused here.
     length = int.from_bytes(content[:8], "little")
-    if len(content) < 8 or length > min(_LONGEST_HEADER, len(content) - 8):
-        _refuse(path, "it is no safetensors file, or it was cut off")
     try:
         header = json.loads(content[8 : 8 + length], object_pairs_hook=_without_duplicates)
     except (ValueError, RecursionError) as error:
@@ -150,25 +185,35 @@ def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _is_pair_of_counts(value: object) -> bool:
     return isinstance(value, list) and len(value) == 2 and all(map(_is_count, value))
 
 
 def _is_shape(value: object) -> bool:
-    return isinstance(value, list) and len(value) >= 2 and all(_is_count(n) and n > 0 for n in value)
+    return (
+        isinstance(value, list)
+        and len(value) >= 2
+        and all(_is_count(n) and n > 0 for n in value)
+        and math.prod(value) <= _MOST_PIXELS
+        and math.prod(value[1:]) <= _MOST_RECORD_PIXELS
+    )
 
 
 def _is_domain(value: object) -> bool:
     return (
         isinstance(value, dict)
         and set(value) == {"mean", "std"}
-        and all(isinstance(v, list) and all(isinstance(n, int | float) for n in v) for v in value.values())
+        and all(isinstance(v, list) and all(map(_is_number, v)) for v in value.values())
     )
 
 
-_SCHEMA = {
+_SCHEMA: dict[str, Callable[[Any], bool]] = {
     "x_shape": _is_shape,
-    "classes": lambda value: value is None or (_is_count(value) and value > 0),
+    "classes": lambda value: value is None or (_is_count(value) and 0 < value <= _MOST_CLASSES),
     "loss": lambda value: isinstance(value, str),
     "client": lambda value: isinstance(value, dict) and isinstance(value.get("name"), str),
     "domain": _is_domain,
@@ -183,16 +228,6 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             raise ValueError(f"the key '{key}' stands twice")
         seen[key] = value
     return seen
-
-
-def _require_same_model(path: Path, model: nn.Module, params: Tree, constants: Tree) -> None:
-    expected = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    try:
-        check_fit("capture", {**params, **constants}, expected)
-    except InvalidInput as error:
-        raise InvalidCapture(
-            f"{path} was made from another model than {type(model).__name__}: {error}"
-        ) from error
 
 
 def _client_facts(client: Client) -> dict[str, Any]:
@@ -216,6 +251,12 @@ def _named_client(path: Path, facts: Mapping[str, Any]) -> Client:
     except TypeError as error:
         _refuse(path, f"its client cannot be built ({error})")
     return client
+
+
+def _loss_name(loss: Loss) -> str:
+    name = getattr(loss, "__name__", "custom")
+    # Someone's own loss may have the name of one of ours, and would be loaded as it.
+    return f"your own {name}" if name in _NAMED_LOSSES and _NAMED_LOSSES[name] is not loss else name
 
 
 def _named_loss(path: Path, name: str) -> Loss:

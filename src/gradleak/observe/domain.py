@@ -1,5 +1,6 @@
 """Which values a picture can take: [0, 1] as the model sees them, after its normalisation."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,18 +18,25 @@ class Domain:
     std: tuple[float, ...] = (1.0,)
 
     def __post_init__(self) -> None:
-        if len(self.mean) != len(self.std) or not self.mean or min(self.std) <= 0:
+        finite = all(map(math.isfinite, (*self.mean, *self.std)))
+        if not finite or len(self.mean) != len(self.std) or not self.mean or min(self.std) <= 0:
             raise InvalidInput(
-                "expected a normalisation of as many means as standard deviations, the latter above 0; "
-                f"came {self.mean} and {self.std}"
+                "expected a normalisation of as many finite means as standard deviations, the latter above "
+                f"0; came {self.mean} and {self.std}"
             )
 
     @classmethod
     def of(cls, normalization: tuple[Sequence[float], Sequence[float]] | None) -> "Domain":
         if normalization is None:
             return cls()
-        mean, std = normalization
-        return cls(tuple(map(float, mean)), tuple(map(float, std)))
+        try:
+            mean, std = (tuple(map(float, values)) for values in normalization)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise InvalidInput(
+                "expected a normalisation (mean, std) of one number per channel each, like "
+                f"((0.5, 0.5, 0.5), (0.25, 0.25, 0.25)); came {normalization}"
+            ) from error
+        return cls(mean, std)
 
     def from_pixels(self, pixels: Tensor) -> Tensor:
         mean, std = self._like(pixels)

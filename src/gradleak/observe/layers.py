@@ -1,21 +1,25 @@
-"""A model's leaf layers in the order in which they run, with the shapes that pass through them."""
+"""A model's layers in the order in which they end, with the tensors that pass through them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from gradleak.observe.observation import Observation
-from gradleak.observe.task import Task
+from gradleak.observe.task import Task, noise_batch
 from gradleak.trees import Tree
+
+if TYPE_CHECKING:  # an observation is probed while it is made
+    from gradleak.observe.observation import Observation
+
+Visit = Callable[[str, nn.Module, tuple[Any, ...], Mapping[str, Any], Any], None]
 
 
 @dataclass(frozen=True)
 class Call:
-    """One run of one leaf layer; a layer that is used twice gives two."""
+    """One run of one layer; a layer that is used twice gives two."""
 
     path: str
     module: nn.Module
@@ -24,7 +28,11 @@ class Call:
 
     @property
     def name(self) -> str:
-        return f"'{self.path}' ({type(self.module).__name__})"
+        return name_of(self.path, self.module)
+
+    @property
+    def leaf(self) -> bool:
+        return not any(self.module.children())
 
 
 @dataclass(frozen=True)
@@ -36,29 +44,39 @@ class Head:
 
 
 def trace(task: Task, params: Tree, x: Tensor) -> list[Call]:
-    """Run the model once, without a graph, and say what passed through each leaf layer.
-
-    Buffers are copied first, so that even a BatchNorm in train mode leaves the task as it was.
-    """
+    """Run the model once, without a graph, and say what passed through each layer, the model itself last."""
     calls: list[Call] = []
 
-    def record(path: str) -> Callable[..., None]:
-        def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            calls.append(Call(path, module, _tensor(args[0]) if args else None, _tensor(output)))
+    def record(
+        path: str, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any
+    ) -> None:
+        calls.append(Call(path, module, _copied(args), _copied(output)))
 
-        return hook
-
-    copied = Task(task.model, {name: c.clone() for name, c in task.constants.items()}, task.loss)
-    with _hooked(task.model, record), torch.no_grad():
-        copied.forward(params, x)
+    walk(task, params, x, record)
     return calls
 
 
-def head(obs: Observation) -> Head | None:
-    """The linear layer that runs last and makes the logits, or None where the model ends otherwise."""
-    calls = trace(obs.task, obs.params, obs.like.new_zeros(obs.x_shape))
-    last = calls[-1] if calls else None
+def walk(task: Task, params: Tree, x: Tensor, visit: Visit) -> None:
+    """Run the model once without a graph, and visit each layer as it ends, children before parents.
+
+    A visitor finds the module's parameters in place, which they are only during the run.
+    """
+    with _hooked(task.model, visit), torch.no_grad():
+        task.with_copied_constants().forward(params, x)
+
+
+def head(obs: "Observation") -> Head | None:
+    """The linear layer whose output is the logits, or None where the model ends otherwise.
+
+    None too where its gradient is not its own: a layer that runs twice, or a weight with two names.
+    """
+    calls = trace(obs.task, obs.params, noise_batch(obs.like, obs.x_shape))
+    last = next((call for call in reversed(calls) if call.leaf), None)
     if last is None or not isinstance(last.module, nn.Linear) or last.module.out_features != obs.classes:
+        return None
+    names = [n for n, p in obs.model.named_parameters(remove_duplicate=False) if p is last.module.weight]
+    once = sum(call.module is last.module for call in calls) == 1 and len(names) == 1
+    if not once or not same(last.output, calls[-1].output):
         return None
     weight, bias = (".".join(filter(None, (last.path, leaf))) for leaf in ("weight", "bias"))
     if weight not in obs.update:
@@ -66,13 +84,38 @@ def head(obs: Observation) -> Head | None:
     return Head(weight, bias if bias in obs.update else None)
 
 
-def leaves(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    return ((path, module) for path, module in model.named_modules() if not any(module.children()))
+def name_of(path: str, module: nn.Module) -> str:
+    return (
+        f"layer '{path}' ({type(module).__name__})" if path else f"the model itself ({type(module).__name__})"
+    )
+
+
+def first_tensor(value: Any) -> Tensor | None:
+    """What a layer gives on: its output, or the first tensor in it."""
+    parts = (
+        value.values()
+        if isinstance(value, Mapping)
+        else value
+        if isinstance(value, tuple | list)
+        else [value]
+    )
+    return next((part for part in parts if isinstance(part, Tensor)), None)
+
+
+def same(a: Tensor | None, b: Tensor | None) -> bool:
+    if a is None or b is None:
+        return a is b
+    return torch.equal(torch.nan_to_num(a), torch.nan_to_num(b))
 
 
 @contextmanager
-def _hooked(model: nn.Module, record: Callable[[str], Callable[..., None]]) -> Iterator[None]:
-    handles = [module.register_forward_hook(record(path)) for path, module in leaves(model)]
+def _hooked(model: nn.Module, visit: Visit) -> Iterator[None]:
+    def hook(path: str) -> Callable[..., None]:
+        return lambda module, args, kwargs, output: visit(path, module, args, kwargs, output)
+
+    handles = [
+        module.register_forward_hook(hook(path), with_kwargs=True) for path, module in model.named_modules()
+    ]
     try:
         yield
     finally:
@@ -80,5 +123,6 @@ def _hooked(model: nn.Module, record: Callable[[str], Callable[..., None]]) -> I
             handle.remove()
 
 
-def _tensor(value: Any) -> Tensor | None:
-    return value.detach().clone() if isinstance(value, Tensor) else None
+def _copied(value: Any) -> Tensor | None:
+    tensor = first_tensor(value)
+    return None if tensor is None else tensor.detach().clone()

@@ -1,20 +1,28 @@
 """Everything the server holds after one round, and nothing else."""
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from gradleak.errors import InvalidBatch, InvalidModel, InvalidUpdate
+from gradleak.errors import InvalidUpdate
+from gradleak.observe.checks import (
+    check_channels,
+    check_finite,
+    check_fit,
+    check_labels,
+    check_shape,
+    count_classes,
+    require_trainable,
+)
 from gradleak.observe.client import Client, OneGradient
 from gradleak.observe.domain import Domain
-from gradleak.observe.task import Loss, Task, cross_entropy, split_tensors, structure_of
-from gradleak.trees import Tree, detached
-
-_SHOWN = 8  # how many wrong names an error lists before it counts the rest
+from gradleak.observe.probe import require_deterministic, require_settled
+from gradleak.observe.task import Loss, Task, cross_entropy, noise_batch, split_tensors, structure_of
+from gradleak.randomness import undisturbed
+from gradleak.trees import Tree, map_tree
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -37,11 +45,16 @@ class Observation:
     labels: Tensor | None = None
 
     def __post_init__(self) -> None:
-        check_fit("parameter", self.params, dict(self.model.named_parameters()), partial=True)
+        check_shape(self.x_shape)
+        check_channels(len(self.domain.mean), self.x_shape)
+        if not self.params:
+            raise InvalidUpdate("expected the parameters before the step; came none at all")
+        check_fit("parameters", self.params, dict(self.model.named_parameters()), partial=True)
         check_fit("update", self.update, self.params)
         check_finite(self.update)
         if self.labels is not None:
-            check_labels(self.labels, self.batch_size, self.classes)
+            plain = self.loss is cross_entropy  # another loss may take numbers that are no class
+            check_labels(self.labels, self.batch_size, self.classes if plain else None)
 
     @classmethod
     def from_update(
@@ -59,23 +72,35 @@ class Observation:
     ) -> "Observation":
         """An observation from your own run: a model as it was sent out, and the update that came back.
 
-        ``params`` are the parameters before the step, where the model no longer holds them.
+        ``params`` are the parameters before the step, where the model no longer holds them. ``classes``
+        is counted at the model's output, and only needed where that is no matrix of logits.
         """
         trained, constants = split_tensors(model)
         require_trainable(model, trained)
+        require_settled(model)
+        check_fit("update", update, trained)
         if params is not None:
-            check_fit("parameter", params, trained)
+            check_fit("parameters", params, trained)
+            trained = _moved(params, trained)
+        shape = check_shape(x_shape)
+        if labels is not None:
+            check_labels(labels, shape[0], None)
+        task = Task(structure_of(model), constants, loss)
+        like = next(iter(trained.values()))
+        with undisturbed(like.device):
+            classes = count_classes(task, trained, shape, classes)
+            require_deterministic(task, trained, noise_batch(like, shape))
         return cls(
-            model=structure_of(model),
-            params=trained if params is None else detached(params),
-            update=detached(update),
-            x_shape=tuple(x_shape),
+            model=task.model,
+            params=trained,
+            update=_moved(update, trained),
+            x_shape=shape,
             constants=constants,
-            classes=count_classes(model, trained | constants, tuple(x_shape)) if classes is None else classes,
+            classes=classes,
             loss=loss,
             client=client or OneGradient(),
             domain=Domain.of(normalization),
-            labels=None if labels is None else labels.detach().clone(),
+            labels=None if labels is None else labels.detach().to(like.device, torch.int64, copy=True),
         )
 
     @property
@@ -120,75 +145,6 @@ class Observation:
         )
 
 
-def require_trainable(model: nn.Module, trained: Tree) -> None:
-    if not trained:
-        parameters = sum(1 for _ in model.parameters())
-        came = "none of its parameters needs a gradient" if parameters else "it has no parameters"
-        raise InvalidModel(
-            f"expected a model with parameters to train; came {type(model).__name__}, and {came}. "
-            "A client that trains nothing shares nothing."
-        )
-
-
-def check_fit(what: str, came: Tree, expected: Tree, *, partial: bool = False) -> None:
-    """Names and shapes must be the model's; with ``partial``, names may be left out."""
-    wrong = [] if partial else [f"{n} is missing" for n in expected if n not in came]
-    wrong += [f"{n} does not exist in the model" for n in came if n not in expected]
-    wrong += [
-        f"{n} has shape {list(came[n].shape)} where the model has {list(expected[n].shape)}"
-        for n in came
-        if n in expected and came[n].shape != expected[n].shape
-    ]
-    if wrong:
-        more = f"; and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
-        raise InvalidUpdate(
-            f"the {what} does not fit the model: {'; '.join(wrong[:_SHOWN])}{more}. Expected one tensor "
-            "per trained parameter, by the names of model.named_parameters()."
-        )
-
-
-def check_finite(update: Tree) -> None:
-    bad = [name for name, leaf in update.items() if not bool(torch.isfinite(leaf).all())]
-    if bad:
-        raise InvalidUpdate(
-            f"the update has NaN or infinite entries in {', '.join(bad[:_SHOWN])}. Expected finite "
-            "numbers: a step that overflowed carries nothing to match. Look at the learning rate and loss."
-        )
-
-
-def check_labels(y: Tensor, batch_size: int, classes: int | None) -> None:
-    if y.dim() != 1 or y.shape[0] != batch_size or y.is_floating_point():
-        raise InvalidBatch(
-            f"expected {batch_size} class indices (integers, shape [{batch_size}]); "
-            f"came {y.dtype} of shape {list(y.shape)}"
-        )
-    if classes is not None and (int(y.min()) < 0 or int(y.max()) >= classes):
-        raise InvalidBatch(
-            f"expected labels from 0 to {classes - 1}, since the model has {classes} outputs; "
-            f"came {int(y.min())} to {int(y.max())}"
-        )
-
-
-def count_classes(model: nn.Module, tensors: Tree, x_shape: tuple[int, ...]) -> int | None:
-    """How many logits the model has for one record, or None if its output is no matrix of logits."""
-    if math.prod(x_shape) <= 0:
-        raise InvalidBatch(f"expected a batch shape of positive sizes; came {list(x_shape)}")
-    like = next(iter(tensors.values()))
-    task = Task(structure_of(model), tensors, cross_entropy)
-    with torch.no_grad():
-        output = forward_or_explain(task, {}, like.new_zeros(x_shape))
-    return logits_of(output)
-
-
-def logits_of(output: object) -> int | None:
-    return output.shape[1] if isinstance(output, Tensor) and output.dim() == 2 else None
-
-
-def forward_or_explain(task: Task, params: Tree, x: Tensor) -> object:
-    try:
-        return task.forward(params, x)
-    except (RuntimeError, ValueError, IndexError, TypeError) as error:
-        raise InvalidBatch(
-            f"the model cannot take a batch of shape {list(x.shape)}: {error}. Expected the shape that "
-            "its first layer reads, with the batch first: [B, C, H, W] for pictures."
-        ) from error
+def _moved(tree: Tree, like: Tree) -> dict[str, Tensor]:
+    """Copies in the dtype and on the device that ``like`` has by the same name, and in its order."""
+    return map_tree(lambda model, came: came.detach().to(model, copy=True), like, tree)

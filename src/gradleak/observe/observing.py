@@ -1,24 +1,26 @@
 """Run a client on a private batch, and keep only what the server would hold."""
 
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from gradleak.errors import InvalidBatch, InvalidInput
-from gradleak.observe.client import Client, OneGradient
-from gradleak.observe.domain import Domain
-from gradleak.observe.observation import (
-    Observation,
-    check_labels,
+from gradleak.observe.checks import (
+    check_channels,
+    check_targets,
+    count_classes,
     forward_or_explain,
     logits_of,
     require_trainable,
 )
-from gradleak.observe.probe import require_deterministic, require_differentiable
+from gradleak.observe.client import Client, OneGradient
+from gradleak.observe.domain import Domain
+from gradleak.observe.observation import Observation
+from gradleak.observe.probe import differentiable_update, require_deterministic, require_settled
 from gradleak.observe.task import Loss, Task, cross_entropy, split_tensors, structure_of
-from gradleak.trees import detached
+from gradleak.randomness import reseed, undisturbed
+from gradleak.trees import Tree
 
 REVEALABLE = ("labels",)
 
@@ -44,20 +46,25 @@ def observe(
     The model and the global random state come back as they were.
     """
     reveal = _known_names(reveal)
+    domain = Domain.of(normalization)
     trained, constants = split_tensors(model)
     require_trainable(model, trained)
+    require_settled(model)
     task = Task(structure_of(model), constants, loss or cross_entropy)
-    x, y = _fitting_batch(task, trained, x, y)
+    # A structure that never met the batch: models may keep their last input as an attribute.
+    clean = Task(structure_of(model), constants, task.loss)
+    like = next(iter(trained.values()))
     run = client or OneGradient()
-    with _own_random_state(x):
+    with undisturbed(like.device):
+        x, y = _copied_batch(like, x, y)
+        check_channels(len(domain.mean), x.shape)
+        y = _fitting_labels(task, trained, x, y)
         require_deterministic(task, trained, x)
-        torch.manual_seed(0)
-        update = detached(run(task, trained, x.clone(), y))
-        require_differentiable(run, task, trained, x, y)
-    with torch.no_grad():
-        classes = logits_of(task.forward(trained, x.clone()))
+        reseed(0, x.device)
+        update = differentiable_update(run, task, trained, x, y)
+        classes = count_classes(clean, trained, x.shape)
     return Observation(
-        model=task.model,
+        model=clean.model,
         params=trained,
         update=update,
         x_shape=tuple(x.shape),
@@ -65,7 +72,7 @@ def observe(
         classes=classes,
         loss=task.loss,
         client=assumed or run,
-        domain=Domain.of(normalization),
+        domain=domain,
         labels=y if "labels" in reveal else None,
     )
 
@@ -74,40 +81,60 @@ def _known_names(reveal: Collection[str]) -> tuple[str, ...]:
     names = (reveal,) if isinstance(reveal, str) else tuple(reveal)
     unknown = [name for name in names if name not in REVEALABLE]
     if unknown:
-        raise InvalidInput(f"reveal takes any of {', '.join(REVEALABLE)}; came {', '.join(unknown)}")
+        raise InvalidInput(
+            f"reveal takes any of {', '.join(REVEALABLE)}; came {', '.join(map(repr, unknown))}"
+        )
     return names
 
 
-def _fitting_batch(task: Task, params: dict[str, Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def _copied_batch(like: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Copies of the batch in the model's dtype and on its device, or an error that says what is wrong."""
-    like = next(iter(params.values()))
     if not isinstance(x, Tensor) or not x.is_floating_point() or x.dim() < 2 or x.numel() == 0:
         came = f"{x.dtype} of shape {list(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
         raise InvalidBatch(f"expected pictures as a floating-point tensor with the batch first; came {came}")
     if not isinstance(y, Tensor) or y.dim() < 1 or y.shape[0] != x.shape[0]:
         came = f"shape {list(y.shape)}" if isinstance(y, Tensor) else type(y).__name__
         raise InvalidBatch(f"expected one label for each of the {x.shape[0]} pictures; came {came}")
+    x = _plain(x).to(like, copy=True)
     if not bool(torch.isfinite(x).all()):
-        raise InvalidBatch("expected finite pixels; came NaN or infinite ones")
-    x = x.detach().to(like, copy=True)
-    y = y.detach().to(like.device, copy=True)
-    with torch.no_grad():
-        scratch = Task(task.model, {name: c.clone() for name, c in task.constants.items()}, task.loss)
-        output = forward_or_explain(scratch, params, x.clone())
-    classes = logits_of(output)
-    if classes is None and task.loss is cross_entropy:
-        came = f"shape {list(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
-        raise InvalidBatch(
-            f"expected logits of shape [{x.shape[0]}, classes] for cross entropy; came {came}. "
-            "Pass loss=... for a model with another output."
-        )
-    if not y.is_floating_point() and classes is not None and y.dim() == 1:
-        check_labels(y, x.shape[0], classes)
+        raise InvalidBatch(f"expected pixels that are finite in {x.dtype}; came NaN or infinite ones")
+    y = _plain(y).to(like.device, like.dtype if y.is_floating_point() else y.dtype, copy=True)
     return x, y
 
 
-@contextmanager
-def _own_random_state(x: Tensor) -> Iterator[None]:
-    devices = [x.device] if x.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        yield
+def _plain(tensor: Tensor) -> Tensor:
+    # A subclass would pass its type, and what that does and holds, on to the update.
+    return tensor.detach().as_subclass(Tensor)
+
+
+def _fitting_labels(task: Task, params: Tree, x: Tensor, y: Tensor) -> Tensor:
+    """The labels as the loss takes them, after the model and the loss have been tried on the batch."""
+    with torch.no_grad():
+        output = forward_or_explain(task, params, x.clone())
+    if task.loss is cross_entropy:
+        classes = logits_of(output)
+        if classes is None:
+            came = f"shape {list(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
+            raise InvalidBatch(
+                f"expected logits of shape [{x.shape[0]}, classes] for cross entropy; came {came}. "
+                "Pass loss=... for a model with another output."
+            )
+        check_targets(y, x.shape[0], classes)
+        return y if y.is_floating_point() else y.long()
+    _require_scalar(task.loss, output, y)
+    return y
+
+
+def _require_scalar(loss: Loss, output: Tensor, y: Tensor) -> None:
+    name = getattr(loss, "__name__", type(loss).__name__)
+    try:
+        with torch.no_grad():
+            value = loss(output, y)
+    except Exception as error:  # whatever the user's own loss raises
+        raise InvalidBatch(
+            f"the loss '{name}' cannot take these labels ({y.dtype} of shape {list(y.shape)}): "
+            f"{type(error).__name__}: {error}. Expected labels that fit the model's output."
+        ) from error
+    if not isinstance(value, Tensor) or value.dim() != 0:
+        came = f"shape {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+        raise InvalidBatch(f"expected one number from the loss '{name}'; came {came}. Average or sum it.")

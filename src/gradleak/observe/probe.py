@@ -1,15 +1,29 @@
 """Can this model be audited at all? If not, which of its layers stands in the way."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gradleak.errors import InvalidModel, NotDeterministic
 from gradleak.observe.client import Client
-from gradleak.observe.layers import Call, trace
+from gradleak.observe.layers import Call, first_tensor, name_of, same, trace, walk
 from gradleak.observe.task import Task
-from gradleak.trees import Tree, squared_norm
+from gradleak.randomness import reseed
+from gradleak.trees import Tree, detached, squared_norm
+
+
+def require_settled(model: nn.Module) -> None:
+    """No layer may keep running statistics. Said before the first run, where a batch of one would fail."""
+    _refuse_moving(
+        [
+            name_of(path, module)
+            for path, module in model.named_modules()
+            if module.training and getattr(module, "track_running_stats", False) is True
+        ]
+    )
 
 
 def require_deterministic(task: Task, params: Tree, x: Tensor) -> None:
@@ -17,31 +31,32 @@ def require_deterministic(task: Task, params: Tree, x: Tensor) -> None:
 
     The caller keeps the global random state; here it is set, so that dropout draws two masks.
     """
-    before = {name: c.clone() for name, c in task.constants.items()}
-    moved = _changed_buffers(task, params, x, before)
-    if moved:
-        raise NotDeterministic(
-            f"{', '.join(moved)} changed its running statistics while it was used. Expected a model "
-            "that gives the same update for the same batch. Call model.eval() before observing."
-        )
-    torch.manual_seed(0)
-    first = trace(task, params, x.clone())
-    torch.manual_seed(1)
-    second = trace(task, params, x.clone())
-    guilty = next((a for a, b in zip(first, second, strict=True) if not _same(a.output, b.output)), None)
-    if guilty is not None:
-        raise NotDeterministic(
-            f"layer {guilty.name} gave two different outputs for one batch. Expected a model that gives "
-            "the same update for the same batch. Call model.eval() before observing, or remove the layer."
-        )
+    _refuse_moving(_changed_buffers(task, params, x))
+    reseed(0, x.device)
+    first = _by_turn(trace(task, params, x.clone()))
+    reseed(1, x.device)
+    second = _by_turn(trace(task, params, x.clone()))
+    # The first layer to differ without an excuse is the innermost: children end before their parents.
+    for turn, a in first.items():
+        b = second.get(turn)
+        if b is not None and same(a.input, b.input) and not same(a.output, b.output):
+            raise NotDeterministic(
+                f"{a.name} gave two different outputs for one batch. Expected a model that gives "
+                "the same update for the same batch. Call model.eval() before observing, or remove the "
+                "layer."
+            )
 
 
-def require_differentiable(client: Client, task: Task, params: Tree, x: Tensor, y: Tensor) -> None:
-    """The update must depend on the pictures in a way that a gradient can follow."""
+def differentiable_update(
+    client: Client, task: Task, params: Tree, x: Tensor, y: Tensor
+) -> dict[str, Tensor]:
+    """The client's update, which must depend on the pictures in a way that a gradient can follow."""
     x = x.clone().requires_grad_()
     try:
+        update = client(task, params, x, y)
         # Not through a norm: at a zero update its gradient would not exist.
-        (slope,) = torch.autograd.grad(squared_norm(client(task, params, x, y)), x, allow_unused=True)
+        length = squared_norm(update)
+        slope = torch.autograd.grad(length, x, allow_unused=True)[0] if length.requires_grad else None
     except RuntimeError as error:
         raise InvalidModel(
             f"the update cannot be differentiated with respect to the pictures: {error}. "
@@ -52,46 +67,85 @@ def require_differentiable(client: Client, task: Task, params: Tree, x: Tensor, 
             "the update does not change when the pictures change a little, so no attack could follow it. "
             + _suspects(task, params, x)
         )
+    return detached(update)
 
 
 def _suspects(task: Task, params: Tree, x: Tensor) -> str:
-    found = [
-        f"{call.name} {fault}" for call in trace(task, params, x.detach().clone()) for fault in _faults(call)
-    ]
-    if found:
-        return f"The reason is likely {'; '.join(found)}. Expected layers that are differentiable twice."
-    return "No single layer is to blame: look at what the model's own forward does between its layers."
+    found: dict[str, str] = {}
+
+    def look(
+        path: str, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any
+    ) -> None:
+        # A parent's fault is its child's, where that has one.
+        if not any(_is_inside(child, path) for child in found):
+            fault = _fault(module, args, kwargs)
+            if fault is not None:
+                found[path] = f"{name_of(path, module)} {fault}"
+
+    walk(task, params, x.detach().clone(), look)
+    if not found:
+        return "No single layer is to blame: look at the loss, and at what the client does besides."
+    return f"The reason is likely {'; '.join(found.values())}. Expected layers that are differentiable twice."
 
 
-def _faults(call: Call) -> Iterator[str]:
+def _fault(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str | None:
     """What is wrong with one layer, tried alone on the input that it had."""
-    if call.input is None or not call.input.is_floating_point() or call.output is None:
-        return
-    x = call.input.clone().requires_grad_()
-    version = x._version
+    if not args or not isinstance(args[0], Tensor) or not args[0].is_floating_point():
+        return None
+
+    def length(x: Tensor) -> Tensor:
+        # Not module(x), which would visit again.
+        output = first_tensor(module.forward(x, *args[1:], **kwargs))
+        return x.new_zeros(()) if output is None else output.square().sum()
+
+    x = args[0].detach().clone().requires_grad_()
     try:
-        output = call.module(x)
-        if x._version != version:
-            yield "works in place on its input"
-            return
-        (slope,) = torch.autograd.grad(output.square().sum(), x, create_graph=True, allow_unused=True)
-        if slope is None or not bool(slope.any()):
-            yield "passes no gradient"
-        elif slope.requires_grad:
-            torch.autograd.grad(slope.square().sum(), x, allow_unused=True)
+        with torch.enable_grad():
+            torch.func.grad(length)(x.detach())  # as clients differentiate, which is harder to please
+            value = length(x)
+            slope = _slope(value, x, create_graph=True)
+            if slope is None or not bool(slope.any()):
+                return "passes no gradient"
+            _slope(slope.square().sum(), x)
     except RuntimeError as error:
-        in_place = "in-place" in str(error)
-        yield "works in place on its input" if in_place else f"has no second derivative ({error})"
+        in_place = "in-place" in str(error) or "inplace" in str(error)
+        return "works in place on its input" if in_place else f"cannot be differentiated twice ({error})"
+    return None
 
 
-def _changed_buffers(task: Task, params: Tree, x: Tensor, before: Tree) -> list[str]:
-    probe = Task(task.model, {name: c.clone() for name, c in task.constants.items()}, task.loss)
+def _slope(value: Tensor, x: Tensor, *, create_graph: bool = False) -> Tensor | None:
+    if not value.requires_grad:
+        return None
+    return torch.autograd.grad(value, x, create_graph=create_graph, allow_unused=True)[0]
+
+
+def _is_inside(path: str, parent: str) -> bool:
+    return not parent or path.startswith(f"{parent}.")
+
+
+def _by_turn(calls: Sequence[Call]) -> dict[tuple[str, int], Call]:
+    """A layer's first run, its second run, ...: random models need not run the same layers twice."""
+    turns: Counter[str] = Counter()
+    found = {}
+    for call in calls:
+        found[call.path, turns[call.path]] = call
+        turns[call.path] += 1
+    return found
+
+
+def _changed_buffers(task: Task, params: Tree, x: Tensor) -> list[str]:
+    probe = task.with_copied_constants()
     with torch.no_grad():
         probe.forward(params, x.clone())
-    changed = {name.rpartition(".")[0] for name, c in probe.constants.items() if not _same(c, before[name])}
-    modules: dict[str, nn.Module] = dict(task.model.named_modules())
-    return [f"layer '{path}' ({type(modules[path]).__name__})" for path in modules if path in changed]
+    changed = {
+        name.rpartition(".")[0] for name, c in probe.constants.items() if not same(c, task.constants[name])
+    }
+    return [name_of(path, module) for path, module in task.model.named_modules() if path in changed]
 
 
-def _same(a: Tensor | None, b: Tensor | None) -> bool:
-    return a is None or b is None or torch.equal(torch.nan_to_num(a), torch.nan_to_num(b))
+def _refuse_moving(names: Sequence[str]) -> None:
+    if names:
+        raise NotDeterministic(
+            f"{', '.join(names)} changes its running statistics while it is used. Expected a model that "
+            "gives the same update for the same batch. Call model.eval() before observing."
+        )

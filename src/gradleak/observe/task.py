@@ -1,6 +1,7 @@
 """What a client is asked to train: the network as a pure function of its parameters, and the loss."""
 
 import copy
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad
 
 from gradleak.errors import InvalidModel
-from gradleak.trees import Tree
+from gradleak.trees import Tree, detached
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -45,21 +46,27 @@ class Task:
         )
         return dict(zip(leaves, gradients, strict=True))
 
+    def with_copied_constants(self) -> "Task":
+        """The same task for a probe: a BatchNorm in train mode would write into the constants."""
+        return dataclasses.replace(self, constants=detached(self.constants))
+
 
 def structure_of(model: nn.Module) -> nn.Module:
-    """A copy that shares the tensors but nothing else, so that nobody's model changes under anybody.
+    """A copy without numbers: its parameters and buffers are on the meta device, under the same names.
 
-    Activations that work in place do so no longer: the copy computes the same, and can be
-    differentiated twice.
+    It shares nothing with the model, so that nobody's model changes under anybody, and a tensor that a
+    Task forgot to hand in is an error. Activations that work in place do so no longer: the copy
+    computes the same, and can be differentiated twice.
     """
     tensors = (*model.parameters(), *model.buffers())
     try:
-        clone = copy.deepcopy(model, {id(t): t for t in tensors})
-    except RuntimeError as error:
+        clone = copy.deepcopy(model, {id(t): _without_numbers(t) for t in tensors})
+    except Exception as error:  # whatever the attributes' own __deepcopy__ raises
         raise InvalidModel(
             f"the model could not be copied: {error}. Expected a module whose attributes are "
-            "parameters, buffers or plain values; came one that keeps the result of a computation. "
-            "Build it afresh, or use torch.nn.utils.parametrizations instead of the older weight_norm."
+            "parameters, buffers or plain values; came one that keeps the result of a computation, or "
+            "a resource. Build it afresh, or use torch.nn.utils.parametrizations instead of the older "
+            "weight_norm."
         ) from error
     for module in clone.modules():
         if getattr(module, "inplace", False) is True:
@@ -67,15 +74,35 @@ def structure_of(model: nn.Module) -> nn.Module:
     return clone
 
 
+def _without_numbers(tensor: Tensor) -> Tensor:
+    empty = torch.empty_like(tensor, device="meta", requires_grad=False)
+    return nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
+
+
 def split_tensors(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Copies of what is trained, and of what is not (frozen parameters and buffers), by name."""
+    if not isinstance(model, nn.Module):
+        raise InvalidModel(f"expected a torch.nn.Module; came {type(model).__name__}")
     named = dict(model.named_parameters())
-    trained = {name: p.detach().clone() for name, p in named.items() if p.requires_grad}
-    frozen = {name: p.detach().clone() for name, p in named.items() if not p.requires_grad}
-    buffers = {name: b.detach().clone() for name, b in model.named_buffers()}
-    return trained, frozen | buffers
+    buffers = dict(model.named_buffers())
+    lazy = [name for name, tensor in (named | buffers).items() if nn.parameter.is_lazy(tensor)]
+    if lazy:
+        raise InvalidModel(
+            f"expected a model whose parameters have shapes; came lazy ones: {', '.join(lazy)}. "
+            "Run the model once on a batch first."
+        )
+    trained = {name: p for name, p in named.items() if p.requires_grad}
+    frozen = {name: p for name, p in named.items() if not p.requires_grad}
+    with torch.inference_mode(False):  # what is copied inside it could not be differentiated later
+        return detached(trained), detached(frozen | buffers)
 
 
 def cross_entropy(output: Tensor, y: Tensor) -> Tensor:
     """Mean cross entropy; ``y`` holds class indices [B] or probabilities [B, classes]."""
     return torch.nn.functional.cross_entropy(output, y)
+
+
+def noise_batch(like: Tensor, x_shape: tuple[int, ...]) -> Tensor:
+    """A stand-in where nothing is known but the shape: N(0, 1), the same every time."""
+    noise = torch.randn(x_shape, generator=torch.Generator().manual_seed(0), device="cpu")
+    return noise.to(like)

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from gradleak.audit.findings import LEAK, Finding
 from gradleak.report import wording
 
-HEIGHT = 280  # pixels; across, everything is in percent, so that the chart fits a phone without shrinking its text
+# Pixels; across, everything is in percent, so that the chart fits a phone without shrinking its text.
+HEIGHT = 280
 ABOVE = -22  # where an exact copy is drawn: infinity lies above the axis
 MOST_TICKS = 6
-MOST_NUMBERS = 24
+MOST_DIGITS = 32  # below the axis, on a phone
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def chart(ordered: list[tuple[int, Finding]]) -> Chart | None:
         return round(HEIGHT * (high - value) / (high - low), 1) if math.isfinite(value) else None
 
     wide = 100 / len(ordered)
-    every = math.ceil(len(ordered) / MOST_NUMBERS)
+    every = math.ceil(len(ordered) * len(str(len(ordered))) / MOST_DIGITS)
     columns = tuple(
         Column(
             number=number,

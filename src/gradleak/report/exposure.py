@@ -7,7 +7,7 @@ from gradleak.errors import InvalidInput
 
 
 def by_exposure(findings: Findings) -> list[tuple[int, Finding]]:
-    """Findings with their place in the run, counted from 1; the largest leak first, those without a guess last."""
+    """Findings and their places in the run, from 1; the largest leak first, those without a guess last."""
     if not findings.findings:
         raise InvalidInput("a report needs the findings of at least one picture; these are of none")
     return sorted(enumerate(findings.findings, 1), key=lambda entry: _exposure(entry[1]))

@@ -1,6 +1,5 @@
 """One self-contained page about an examination, which loads nothing from anywhere."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -42,17 +41,19 @@ class Card:
 def render(findings: Findings, *, pictures: bool = True) -> str:
     """The page as text. Without ``pictures`` neither a private nor a recovered one is in it."""
     ordered = by_exposure(findings)
-    headline, colon, deck = findings.verdict.partition(": ")
+    headline, _, deck = findings.verdict.partition(": ")
+    ran = [f for f in findings.findings if f.outcome != "not_applicable"] or findings.findings
+    gradients, seconds = [f.matching_gradients for f in ran], [f.seconds for f in ran]
     page = _environment().get_template("page.html")
     return page.render(
         findings=findings,
-        headline=headline + colon.rstrip(),
+        headline=headline,
         deck=deck,
         cards=[Card(number, f, _tiles(f) if pictures else ()) for number, f in ordered],
         pictures=pictures,
         chart=chart(ordered),
-        gradients=_range([f.matching_gradients for f in findings.findings], "{:,}".format),
-        seconds=_range([f.seconds for f in findings.findings], wording.seconds),
+        gradients=_span(f"{min(gradients):,}", f"{max(gradients):,}"),
+        seconds=_span(wording.seconds(min(seconds)), wording.seconds(max(seconds))),
         any_guess=any(f.guess is not None for f in findings.findings),
         LEAK=f"{LEAK:g}",
         words=wording,
@@ -74,7 +75,7 @@ def _tiles(finding: Finding) -> tuple[Tile, ...]:
     recovered, null = wording.recovered_psnr(finding), wording.null_psnr(finding.null_psnr)
     return (
         _tile(finding.truth, "True", "", f"True picture: {finding.name}"),
-        _tile(finding.guess, "Recovered", recovered, f"Recovered from the gradient: {finding.name}, {recovered}"),
+        _tile(finding.guess, "Recovered", recovered, f"Recovered picture: {finding.name}, {recovered}"),
         _tile(finding.null, "Null guess", null, f"Guess without the gradient: {finding.name}, {null}"),
     )
 
@@ -88,7 +89,6 @@ def _tile(picture: Tensor | None, what: str, value: str, alt: str) -> Tile:
     return Tile(what, value, alt, data_uri(encoded(shown)), shown.width, shown.height)
 
 
-def _range[T: (int, float)](values: Sequence[T], form: "Callable[[T], str]") -> str:
+def _span(low: str, high: str) -> str:
     """Pictures of one batch share its cost, so costs are never added up here."""
-    low, high = form(min(values)), form(max(values))
     return low if low == high else f"{low} to {high}"

@@ -7,6 +7,8 @@ from gradleak.audit.findings import LEAK, Finding, decibels
 _OUTCOMES = {
     "converged": "converged",
     "budget": "budget spent",
+    "stalled": "stalled",
+    "spared": "stopped, another trial had it",
     "diverged": "diverged",
     "not_applicable": "could not be run",
     "running": "stopped early",
@@ -16,16 +18,22 @@ NOTHING = "–"
 
 
 def recovered_psnr(finding: Finding) -> str:
-    return "no guess" if finding.guess is None else _decibels(finding.psnr)
+    return "no guess" if finding.guess is None else short_decibels(finding.psnr)
 
 
 def null_psnr(value: float) -> str:
     """A null is not scored where there was no guess to hold it against."""
-    return "not scored" if value == -math.inf else _decibels(value)
+    return "not scored" if value == -math.inf else short_decibels(value)
 
 
-def _decibels(value: float) -> str:
-    return "not a number" if math.isnan(value) else decibels(value)
+def short_decibels(value: float) -> str:
+    """Short enough to stand below a picture of a hundred pixels."""
+    return "not a number" if math.isnan(value) else decibels(value).removeprefix("an ")
+
+
+def without_unit(text: str) -> str:
+    """For a table whose caption names the unit."""
+    return text.removesuffix(" dB")
 
 
 def signed_leak(finding: Finding) -> str:
@@ -77,6 +85,7 @@ def label_sentence(finding: Finding) -> str:
 
 
 def outcome(finding: Finding) -> str:
+    """How the attack ended, in words; an outcome of later days is shown by its own name."""
     return _OUTCOMES.get(finding.outcome, finding.outcome.replace("_", " "))
 
 

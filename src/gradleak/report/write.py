@@ -27,7 +27,8 @@ def write(findings: Findings, folder: Path, *, pictures: bool = True) -> list[Pa
         folder / "findings.json": json.dumps(findings.to_dict(), indent=2, allow_nan=False).encode() + b"\n",
     }
     if pictures:
-        contents |= {folder / "pictures.png": contact_sheet(findings), **_pictures(findings, folder / "pictures")}
+        contents[folder / "pictures.png"] = contact_sheet(findings)
+        contents |= _pictures(findings, folder / "pictures")
     for path, content in contents.items():
         write_whole(path, content)
     _clear(folder, keep=set(contents))
@@ -46,8 +47,8 @@ def _pictures(findings: Findings, folder: Path) -> dict[Path, bytes]:
 
 
 def _clear(folder: Path, keep: set[Path]) -> None:
-    old = [folder / "pictures.png", *(p for p in (folder / "pictures").glob("*.png") if _OURS.fullmatch(p.name))]
-    for path in old:
+    old = [path for path in (folder / "pictures").glob("*.png") if _OURS.fullmatch(path.name)]
+    for path in [folder / "pictures.png", *old]:
         if path not in keep:
             try:
                 path.unlink(missing_ok=True)

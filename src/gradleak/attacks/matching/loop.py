@@ -14,6 +14,7 @@ from gradleak.attacks.matching.optimizers import LBFGS, Optimizer
 from gradleak.attacks.matching.priors import Prior
 from gradleak.attacks.matching.problem import Problem
 from gradleak.attacks.matching.trial import Trial, best_of
+from gradleak.errors import InvalidInput, MissingInformation
 from gradleak.labels import LabelStrategy, Unanswerable, inferred
 from gradleak.observe import Observation
 from gradleak.randomness import Rng, generator, spawn
@@ -42,6 +43,15 @@ class Matching:
     double: bool = False
     report_every: int = 20
     references: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if min(self.trials, self.evaluations, self.report_every) < 1 or not self.tolerance >= 0:
+            raise InvalidInput(
+                "expected trials, evaluations and report_every of 1 or more and a tolerance of 0 or more; "
+                f"came {self.trials}, {self.evaluations}, {self.report_every} and {self.tolerance}"
+            )
+        if self.box and isinstance(self.optimizer, LBFGS):
+            raise InvalidInput("L-BFGS cannot project into the box; use the Box prior, or Adam")
 
     @property
     def citations(self) -> tuple[str, ...]:
@@ -126,7 +136,15 @@ def _round(attack: Matching, problem: Problem, trials: list[Trial]) -> bool:
     if not active:
         return False
     points = torch.stack([trials[t].question for t in active])
-    values, mismatches, gradients = problem.evaluate(points, active)
+    try:
+        values, mismatches, gradients = problem.evaluate(points, active)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        raise MissingInformation(
+            f"the client that the attacker assumes could not be simulated: {error}. Expected a loss that "
+            "takes what the label strategy gives: class indices, or probabilities where labels are learnt."
+        ) from error
     for t, value, mismatch, gradient in zip(
         active, values.tolist(), mismatches.tolist(), gradients, strict=True
     ):

@@ -73,17 +73,38 @@ class Problem:
         points = points.detach().requires_grad_()
         y = None if self.y is None else self.y[list(trials)]
         stacks = [stack.take([self.record[t] for t in trials]) for stack in self._stacks]
-        if len(trials) > 1:
-            axes = (0, None if y is None else 0, *(None if stack.shared else 0 for stack in stacks))
-            trees = [stack.leaves for stack in stacks]
-            values, mismatches = vmap(partial(self._value, transformed=True), in_dims=axes)(points, y, *trees)
-        else:
-            # A lone trial needs no vmap, and is a quarter faster without it.
-            trees = [stack.only() for stack in stacks]
-            value, mismatch = self._value(points[0], None if y is None else y[0], *trees, transformed=False)
-            values, mismatches = value[None], mismatch[None]
+        # A lone trial needs no vmap, and is a quarter faster without it.
+        run = self._in_one_sweep if len(trials) > 1 and self.vectorises else self._in_turn
+        values, mismatches = run(points, y, stacks)
         (gradients,) = torch.autograd.grad(values.sum(), points)
         return values.detach(), mismatches.detach(), gradients
+
+    @cached_property
+    def vectorises(self) -> bool:
+        """Whether vmap can run this client and model; where it cannot, trials are evaluated in turn."""
+        width = self.pixels + (self.first.batch_size * (self.first.classes or 0) if self.y is None else 0)
+        two = self.first.like.new_zeros(2, width)
+        y = None if self.y is None else self.y[:1].expand(2, -1)
+        stacks = [stack.take([0, 0]) for stack in self._stacks]
+        try:
+            self._in_one_sweep(two, y, stacks)
+        except RuntimeError:
+            return False
+        return True
+
+    def _in_one_sweep(self, points: Tensor, y: Tensor | None, stacks: list["_Stack"]) -> tuple[Tensor, Tensor]:
+        axes = (0, None if y is None else 0, *(None if stack.shared else 0 for stack in stacks))
+        leaves = [stack.leaves for stack in stacks]
+        values, mismatches = vmap(partial(self._value, transformed=True), in_dims=axes)(points, y, *leaves)
+        return values, mismatches
+
+    def _in_turn(self, points: Tensor, y: Tensor | None, stacks: list["_Stack"]) -> tuple[Tensor, Tensor]:
+        pairs = [
+            self._value(point, None if y is None else y[i], *(s.row(i) for s in stacks), transformed=False)
+            for i, point in enumerate(points)
+        ]
+        values, mismatches = zip(*pairs, strict=True)
+        return torch.stack(values), torch.stack(mismatches)
 
     def _value(
         self,
@@ -130,8 +151,8 @@ class _Stack:
         index = torch.tensor(rows, device=next(iter(self.leaves.values())).device)
         return _Stack(map_tree(lambda leaf: leaf[index], self.leaves), shared=False)
 
-    def only(self) -> Tree:
-        return self.leaves if self.shared else map_tree(lambda leaf: leaf[0], self.leaves)
+    def row(self, i: int) -> Tree:
+        return self.leaves if self.shared else map_tree(lambda leaf: leaf[i], self.leaves)
 
 
 def require_alike(a: Observation, b: Observation) -> None:

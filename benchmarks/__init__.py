@@ -1,0 +1,1 @@
+"""Measurements, each one command; nothing in the tests asserts a time."""

@@ -1,0 +1,40 @@
+"""What the measurements share: the pairs of picture and network that they look at, and one table."""
+
+import json
+from collections.abc import Sequence
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+import gradleak as gl
+
+CLASSES = 100
+
+
+def pairs(n: int, size: int = 32) -> list[tuple[Tensor, Tensor]]:
+    """``n`` pictures with labels, faces and photographs in turn, none of which a default was chosen on.
+
+    The defaults were chosen on photographs 20 to 59 and on networks with seeds from 100 on.
+    """
+    sets = [gl.zoo.pictures(name, size=size, n=max(n, 20))[0][:20] for name in ("faces", "photos")]
+    pictures = torch.stack([one for both in zip(*sets, strict=True) for one in both])[:n]
+    return [(pictures[i : i + 1], torch.tensor([(37 * i + 11) % CLASSES])) for i in range(n)]
+
+
+def public() -> Tensor:
+    """Pictures that no measurement attacks, for the null baseline."""
+    return torch.cat([gl.zoo.pictures("faces")[0][50:], gl.zoo.pictures("photos")[0][20:]])
+
+
+def show(title: str, rows: Sequence[dict[str, object]], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"title": title, "rows": rows}, indent=2))
+        return
+    table = Table(title=title, title_justify="left", box=None, header_style="bold")
+    for heading in rows[0]:
+        table.add_column(heading, justify="left" if isinstance(rows[0][heading], str) else "right")
+    for row in rows:
+        table.add_row(*(f"{v:.3g}" if isinstance(v, float) else str(v) for v in row.values()))
+    Console(width=140).print(table)

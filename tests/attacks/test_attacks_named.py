@@ -1,0 +1,107 @@
+import dataclasses
+
+import pytest
+import torch
+from torch import nn
+
+import gradleak as gl
+from gradleak.attacks import ATTACKS
+from gradleak.attacks.matching import Adam, Cosine, Gaussian, TotalVariation
+
+FACES, _ = gl.zoo.pictures("faces", size=8, n=12, channels=1)
+
+
+def sigmoid_net(seed=0, dtype=torch.float64):
+    return gl.zoo.mlp(sizes=(64, 48), classes=6, activation="sigmoid", seed=seed).to(dtype)
+
+
+def seen(i=0, b=1, reveal=(), dtype=torch.float64):
+    x = FACES[i : i + b].to(dtype)
+    y = torch.tensor([(3 * i + 2 * k) % 6 for k in range(b)])
+    return x, y, gl.observe(sigmoid_net(i, dtype), x, y, reveal=reveal)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", ["dlg", "idlg"])
+def test_dlg_and_idlg_recover_a_face_and_its_label_exactly(name, dtype):
+    for i in range(4):
+        x, y, obs = seen(i, dtype=dtype)
+        found = ATTACKS[name](evaluations=1500)(obs, rng=i)
+        assert found.outcome is gl.Outcome.CONVERGED
+        assert found.y.tolist() == y.tolist()
+        assert float(gl.metrics.psnr(found.x, x)) > 45
+        assert found.x.dtype is dtype
+
+
+def test_dlg_recovers_a_batch_of_two_up_to_its_order():
+    x, y, obs = seen(0, b=2)
+    found = gl.attacks.dlg(evaluations=3000, trials=3)(obs, rng=0)
+    order = gl.metrics.pair(found.x, x)
+    assert float(gl.metrics.psnr(found.x[order], x).min()) > 40
+    assert found.y[order].tolist() == y.tolist()
+
+
+def test_inverting_gradients_finds_the_picture_where_only_the_direction_is_known():
+    x, _, obs = seen(1, reveal=("labels",))
+    shrunk = dataclasses.replace(obs, update={n: 1e-3 * u for n, u in obs.update.items()})
+    by_direction = gl.attacks.inverting_gradients(steps=600, tv=1e-4)(shrunk, rng=0)
+    by_size = gl.attacks.idlg(evaluations=600)(shrunk, rng=0)  # soft labels could shrink it too
+    null = float(gl.metrics.psnr(gl.metrics.mean_picture(FACES[6:].double(), x.shape), x))
+    assert float(gl.metrics.psnr(by_direction.x, x)) > null + 6
+    assert by_size.outcome is not gl.Outcome.CONVERGED
+
+
+def test_published_settings_can_be_asked_for():
+    published = gl.attacks.inverting_gradients(tv=0.1, init="gaussian", steps=4800)
+    assert published.optimizer == Adam(4800, lr=0.1, sign=True, drops=(3 / 8, 5 / 8, 7 / 8))
+    assert published.priors == (TotalVariation(0.1),)
+    assert (published.objective, published.init, published.box) == (Cosine(), Gaussian(0.0, 1.0), True)
+    assert gl.attacks.dlg(init="gaussian").init == Gaussian(0.0, 1.0)
+
+
+def test_neighbours_differ():
+    _, _, obs = seen(0)
+    few = {"dlg": {"evaluations": 9}, "idlg": {"evaluations": 9}, "inverting_gradients": {"steps": 9}}
+    found = [ATTACKS[name](**few[name])(obs, rng=0).x for name in ATTACKS]
+    found += [
+        gl.attacks.inverting_gradients(steps=9, **changed)(obs, rng=0).x
+        for changed in ({"tv": 0.0}, {"sign": False}, {"lr": 0.03}, {"init": "uniform"})
+    ]
+    for i, a in enumerate(found):
+        assert all(not torch.allclose(a, b, atol=1e-4) for b in found[:i])
+
+
+@pytest.mark.parametrize("name", sorted(ATTACKS))
+def test_an_update_that_came_from_elsewhere_is_not_explained(name):
+    # Other parameters than the client's: there is nothing to find, and the attack must not claim it.
+    _, _, obs = seen(0)
+    stranger = sigmoid_net(99)
+    wrong = dataclasses.replace(obs, params=dict(stranger.named_parameters()) | {})
+    wrong = dataclasses.replace(wrong, params={n: p.detach() for n, p in wrong.params.items()})
+    found = ATTACKS[name](**({"steps": 300} if name == "inverting_gradients" else {"evaluations": 300}))(
+        wrong, rng=0
+    )
+    assert found.outcome is not gl.Outcome.CONVERGED
+    assert found.score > 1e-3
+
+
+def test_a_picture_that_reaches_no_weight_cannot_come_back():
+    # Half of the pixels meet zero weights: their gradient still shows them, so freeze that layer away.
+    model = sigmoid_net(0)
+    first = next(module for module in model.modules() if isinstance(module, nn.Linear))
+    with torch.no_grad():
+        first.weight[:, :32] = 0
+    first.weight.requires_grad_(False)
+    x, y = FACES[:1].double(), torch.tensor([1])
+    found = gl.attacks.dlg(evaluations=800, trials=2)(gl.observe(model, x, y), rng=0)
+    upper = found.x.flatten()[:32] - x.flatten()[:32]
+    assert float(upper.abs().mean()) > 0.05
+
+
+def test_every_attack_cites_its_paper_and_its_parts():
+    text = gl.cite(gl.attacks.dlg())
+    assert "Deep Leakage from Gradients" in text
+    assert "Quasi-{N}ewton" in text
+    assert text.count("@") == 2
+    assert "Geiping" in gl.cite(gl.attacks.inverting_gradients())
+    assert gl.cite(gl.attacks.idlg()).index("Zhao") < gl.cite(gl.attacks.idlg()).index("Zhu")

@@ -1,0 +1,67 @@
+import subprocess
+import sys
+
+import gradleak as gl
+
+
+def test_the_public_names_are_exactly_these():
+    assert sorted(gl.__all__) == [
+        "GradleakError",
+        "Observation",
+        "OneGradient",
+        "Outcome",
+        "Reconstruction",
+        "__version__",
+        "attacks",
+        "cite",
+        "errors",
+        "labels",
+        "load",
+        "metrics",
+        "observe",
+        "save",
+        "zoo",
+    ]
+    assert all(hasattr(gl, name) for name in gl.__all__)
+
+
+def test_the_names_of_the_rooms_are_exactly_these():
+    assert sorted(gl.attacks.ATTACKS) == ["dlg", "idlg", "inverting_gradients"]
+    assert sorted(gl.attacks.__all__) == [
+        "ATTACKS",
+        "Attack",
+        "Cost",
+        "Outcome",
+        "Reconstruction",
+        "dlg",
+        "idlg",
+        "inverting_gradients",
+        "matching",
+    ]
+    assert sorted(gl.labels.__all__) == [
+        "LabelGuess",
+        "LabelStrategy",
+        "Unanswerable",
+        "idlg",
+        "inferred",
+        "joint",
+        "known",
+    ]
+
+
+def test_observe_is_the_function_and_not_the_room():
+    assert callable(gl.observe)
+
+
+def test_errors_hang_on_one_tree():
+    kinds = [e for e in vars(gl.errors).values() if isinstance(e, type) and issubclass(e, Exception)]
+    assert len(kinds) > 5
+    assert all(issubclass(kind, gl.GradleakError) for kind in kinds)
+    assert all(kind.__name__ in (gl.errors.__doc__ or "") for kind in kinds)
+
+
+def test_importing_loads_neither_the_report_nor_the_command_line():
+    heavy = ("matplotlib", "click", "jinja2", "sklearn")
+    code = f"import sys, gradleak; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
