@@ -34,7 +34,9 @@ def test_only_the_owner_can_read_it(tmp_path: Path, umask: int) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-@pytest.mark.parametrize("crash", [OSError(28, "No space left on device"), KeyboardInterrupt(), MemoryError()])
+@pytest.mark.parametrize(
+    "crash", [OSError(28, "No space left on device"), KeyboardInterrupt(), MemoryError()]
+)
 @pytest.mark.parametrize("where", ["fsync", "replace"])
 def test_a_crash_leaves_the_old_file_and_no_scratch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, crash: BaseException, where: str

@@ -27,7 +27,9 @@ def vector(tree: dict[str, Tensor]) -> Tensor:
 
 @given(shapes, seeds, st.floats(-3, 3))
 @quick
-def test_trees_compute_as_flat_vectors_do(shape: dict[str, tuple[int, ...]], seed: int, factor: float) -> None:
+def test_trees_compute_as_flat_vectors_do(
+    shape: dict[str, tuple[int, ...]], seed: int, factor: float
+) -> None:
     a, b = draw(shape, seed), draw(shape, seed + 1)
     assert torch.equal(trees.flatten(a), vector(a))
     assert torch.equal(vector(trees.add(a, b)), vector(a) + vector(b))

@@ -14,7 +14,7 @@ def write_whole(path: Path, content: bytes | str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # mkstemp makes the file 0600: what gradleak writes may hold private pictures.
-        handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=".gradleak.")
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()

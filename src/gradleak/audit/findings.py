@@ -89,6 +89,8 @@ class Findings:
         """One sentence, with the null baseline in it."""
         total = len(self.findings)
         pictures = "picture" if total == 1 else "pictures"
+        if all(f.guess is None and f.outcome == "running" for f in self.findings):
+            return f"The attack {self.attack} was stopped before it had a first candidate."
         refused = [f for f in self.findings if f.outcome == "not_applicable"]
         if len(refused) == total:
             return f"The attack {self.attack} cannot be run here: {refused[0].reason}."
@@ -107,7 +109,7 @@ class Findings:
             "pictures": len(self.findings),
             "median_psnr": _plain(self.median_psnr),
             "median_null_psnr": _plain(self.median_null_psnr),
-            "label_agreement": self.label_agreement,
+            "label_agreement": _plain(self.label_agreement),
             "null_label_agreement": self.null_label_agreement,
             "model": self.model,
             "attack": self.attack,

@@ -6,7 +6,7 @@ import click
 
 from gradleak.cli.console import json_option, leave, print_findings, print_json, progress_bar, quiet_option
 
-_CLASSES = 100
+_CLASSES = 10
 
 
 @click.command()
@@ -14,7 +14,7 @@ _CLASSES = 100
     "--out", type=click.Path(path_type=Path), default=Path("demo"), show_default=True, help="Folder."
 )
 @click.option(
-    "--pictures", "n", type=click.IntRange(1, 40), default=8, show_default=True, help="How many faces."
+    "--pictures", "n", type=click.IntRange(1, 40), default=6, show_default=True, help="How many faces."
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Everything random follows from it.")
 @json_option

@@ -1,14 +1,9 @@
 """``gradleak``: the group that all commands hang on."""
 
-import os
-
-# Before torch is imported by any command: small models run fastest on one thread, by far (see the docs).
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
 import sys
 
 import click
+import torch
 from rich.text import Text
 
 from gradleak.cli.attack import attack
@@ -42,8 +37,15 @@ class _Sentences(click.Group):
 
 @click.group(cls=_Sentences, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--debug", is_flag=True, help="Show tracebacks instead of one-paragraph errors.")
+@click.option(
+    "--threads",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Of torch. Small models are fastest on one; beside a busy neighbour, two can cost 100 times more.",
+)
 @click.version_option(package_name="gradleak")
-def main(debug: bool) -> None:
+def main(debug: bool, threads: int) -> None:
     """Find out how much private training data a run gives away through its gradients.
 
     \b
@@ -53,6 +55,7 @@ def main(debug: bool) -> None:
       gradleak observe --help       make a capture: what a server would hold
       gradleak attack --help        attack a capture, yours or one made here
     """
+    torch.set_num_threads(threads)
 
 
 for command in (demo, attack, observe, list_, cite):

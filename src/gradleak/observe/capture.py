@@ -3,12 +3,11 @@
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import safetensors.torch
-import torch
 from torch import Tensor, nn
 
 from gradleak.errors import InvalidCapture, InvalidInput
@@ -23,6 +22,7 @@ from gradleak.trees import Tree, detached
 
 _FORMAT = "gradleak-capture"
 _VERSION = 1
+_GROUPS = ("params", "constants", "update")
 _LONGEST_HEADER = 100_000_000  # the bound that the safetensors format sets itself
 # What a description may claim, since a batch of that shape is what its reader will then allocate.
 _MOST_PIXELS, _MOST_RECORD_PIXELS, _MOST_CLASSES = 2**31, 2**26, 2**24
@@ -35,8 +35,8 @@ def save(obs: Observation, path: str | Path) -> None:
     A loss or a client of your own is not written, since that would take code: its name is kept, and
     ``load`` asks for it.
     """
-    groups = {"params": obs.params, "constants": obs.constants, "update": obs.update}
-    tensors = {f"{group}/{name}": leaf for group, tree in groups.items() for name, leaf in tree.items()}
+    trees = zip(_GROUPS, (obs.params, obs.constants, obs.update), strict=True)
+    tensors = {f"{group}/{name}": leaf for group, tree in trees for name, leaf in tree.items()}
     if obs.labels is not None:
         tensors["labels"] = obs.labels
     facts = {
@@ -63,43 +63,53 @@ def load(
     ``loss`` and ``client`` are for captures that were made with your own.
     """
     path = Path(path)
-    own_trained, own_constants = split_tensors(model)
+    trained, constant = split_tensors(model)
+    names = [name for name, _ in (*model.named_parameters(), *model.named_buffers())]
+    own = {name: {**trained, **constant}[name] for name in names}
     facts, tensors = read_capture(path)
-    params, constants, update = (_group(tensors, group) for group in ("params", "constants", "update"))
-    try:
-        check_fit("capture", {**params, **constants}, {**own_trained, **own_constants})
-    except InvalidInput as error:
-        raise InvalidCapture(
-            f"{path} was made from another model than {type(model).__name__}: {error}"
-        ) from error
-    structure = structure_of(model)
-    training = set(facts["training"])
-    for name, module in structure.named_modules():
-        module.training = name in training  # not .train(), which would reach the children too
-    loss = loss or _named_loss(path, facts["loss"])
-    client = client or _named_client(path, facts["client"])
-    device = next((t.device for t in (*own_trained.values(), *own_constants.values())), torch.device("cpu"))
-
-    def move(tree: Tree) -> dict[str, Tensor]:
-        return {name: leaf.to(device) for name, leaf in tree.items()}
-
+    params, constants, update = _fitting_groups(path, tensors, type(model).__name__, own)
+    labels = tensors.get("labels")
     try:
         obs = Observation(
-            model=structure,
-            params=move(params),
-            update=move(update),
+            model=_in_modes(structure_of(model), facts["training"]),
+            params=params,
+            update=update,
             x_shape=tuple(facts["x_shape"]),
-            constants=move(constants),
+            constants=constants,
             classes=facts["classes"],
-            loss=loss,
-            client=client,
+            loss=loss or _named_loss(path, facts["loss"]),
+            client=client or _named_client(path, facts["client"]),
             domain=Domain.of((facts["domain"]["mean"], facts["domain"]["std"])),
-            labels=tensors["labels"].to(device) if "labels" in tensors else None,
+            labels=None if labels is None else labels.to(next(iter(own.values()), labels).device),
         )
         _require_fitting_batch(obs)
+    except InvalidCapture:
+        raise
     except InvalidInput as error:
         raise InvalidCapture(f"{path} is a capture, but not a usable one: {error}") from error
     return obs
+
+
+def _fitting_groups(path: Path, tensors: Tree, model: str, own: Tree) -> list[dict[str, Tensor]]:
+    """Parameters, constants and update, on the devices and in the order of the model's ``own`` tensors."""
+    params, constants, update = groups = [_group(tensors, group) for group in _GROUPS]
+    strange = [name for name in tensors if name != "labels" and name.partition("/")[0] not in _GROUPS]
+    strange += [name for name in params if name in constants]
+    if strange:
+        _refuse(path, f"its tensors have names of no meaning, or mean two things: {', '.join(strange)}")
+    try:
+        check_fit("capture's tensors", {**params, **constants}, own)
+        check_fit("update's entries", update, params)
+    except InvalidInput as error:
+        raise InvalidCapture(f"{path} was made from another model than {model}: {error}") from error
+    # The file has no order, and a sum in another order ends in other bits.
+    return [{name: group[name].to(t.device) for name, t in own.items() if name in group} for group in groups]
+
+
+def _in_modes(structure: nn.Module, training: Sequence[str]) -> nn.Module:
+    for name, module in structure.named_modules():
+        module.training = name in training  # not .train(), which would reach the children too
+    return structure
 
 
 def _require_fitting_batch(obs: Observation) -> None:
@@ -115,7 +125,7 @@ def read_capture(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     facts = _checked_facts(path, header)
     try:
         # The library lends tensors the file's own bytes; an observation owns what it holds.
-        return facts, detached(safetensors.torch.load(content))
+        return facts, detached(dict(sorted(safetensors.torch.load(content).items())))
     except Exception as error:
         # The library raises its own type and several others; any of them means the same.
         _refuse(path, f"its tensors cannot be read ({error})")

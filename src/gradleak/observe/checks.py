@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from gradleak.errors import InvalidBatch, InvalidModel, InvalidUpdate
-from gradleak.observe.task import Task
+from gradleak.observe.task import Task, noise_batch
 from gradleak.trees import Tree
 
 _SHOWN = 8  # how many wrong names an error lists before it counts the rest
@@ -21,10 +21,21 @@ def require_trainable(model: nn.Module, trained: Tree) -> None:
             f"expected a model with parameters to train; came {type(model).__name__}, and {came}. "
             "A client that trains nothing shares nothing."
         )
+    hooked = [name for name, parameter in model.named_parameters() if parameter._backward_hooks]
+    hooked += [
+        path or type(model).__name__
+        for path, module in model.named_modules()
+        if module._backward_hooks or module._backward_pre_hooks
+    ]
+    if hooked:
+        raise InvalidModel(
+            f"expected a model without backward hooks, which may change gradients unseen; came hooks on "
+            f"{', '.join(hooked)}. Remove them (handle.remove()), or say what they do as a client."
+        )
 
 
-def check_fit(what: str, came: Tree, expected: Tree, *, partial: bool = False) -> None:
-    """Names and shapes must be the model's; with ``partial``, names may be left out."""
+def check_fit(what: str, came: Tree, expected: Tree, *, partial: bool = False, exact: bool = False) -> None:
+    """Names and shapes must be the model's, ``partial``: of those that came, ``exact``: dtypes too."""
     if not isinstance(came, Mapping):
         raise InvalidUpdate(
             f"expected the {what} as tensors by parameter name; came {type(came).__name__}. From a list: "
@@ -32,21 +43,21 @@ def check_fit(what: str, came: Tree, expected: Tree, *, partial: bool = False) -
         )
     wrong = [] if partial else [f"{n} is missing" for n in expected if n not in came]
     wrong += [f"{n} is not expected" for n in came if n not in expected]
-    wrong += [misfit for n in came if n in expected for misfit in _misfit(n, came[n], expected[n])]
+    wrong += [misfit for n in came if n in expected for misfit in _misfit(n, came[n], expected[n], exact)]
     if wrong:
         more = f"; and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
         raise InvalidUpdate(
-            f"the {what} does not fit the model: {'; '.join(wrong[:_SHOWN])}{more}. Expected one tensor "
+            f"the {what} do not fit the model: {'; '.join(wrong[:_SHOWN])}{more}. Expected one tensor "
             "per trained parameter, by the names of model.named_parameters()."
         )
 
 
-def _misfit(name: str, came: object, expected: Tensor) -> list[str]:
+def _misfit(name: str, came: object, expected: Tensor, exact: bool) -> list[str]:
     if not isinstance(came, Tensor):
         return [f"{name} is no tensor but {type(came).__name__}"]
     if came.shape != expected.shape:
         return [f"{name} has shape {list(came.shape)} where the model has {list(expected.shape)}"]
-    if expected.is_floating_point() and not came.is_floating_point():
+    if came.dtype != expected.dtype and (exact or came.is_floating_point() != expected.is_floating_point()):
         return [f"{name} holds {came.dtype} where the model has {expected.dtype}"]
     return []
 
@@ -114,7 +125,7 @@ def count_classes(task: Task, params: Tree, x_shape: Sequence[int], claimed: int
     """How many logits the model has for one record; what is claimed, if its output is no matrix of logits."""
     like = next(iter(params.values()))
     with torch.no_grad():
-        counted = logits_of(forward_or_explain(task, params, like.new_zeros(tuple(x_shape))))
+        counted = logits_of(forward_or_explain(task, params, noise_batch(like, tuple(x_shape))))
     if counted is None or claimed in (None, counted):
         return claimed if counted is None else counted
     raise InvalidBatch(f"expected {claimed} classes, as was said; the model has {counted} outputs")
@@ -127,14 +138,16 @@ def logits_of(output: object) -> int | None:
 def forward_or_explain(task: Task, params: Tree, x: Tensor) -> Any:
     """The model's output. It runs on copies of the buffers, so that train mode changes none of them."""
     try:
-        return task.with_copied_constants().forward(params, x)
+        output = task.with_copied_constants().forward(params, x)
     except Exception as error:  # whatever the model's own code raises
-        if "meta" in str(error):
-            raise InvalidModel(
-                f"the model uses a parameter or buffer under another name than it is registered by: {error}. "
-                "Expected every tensor to be read as an attribute of the module that registered it."
-            ) from error
         raise InvalidBatch(
             f"the model cannot take a batch of shape {list(x.shape)}: {type(error).__name__}: {error}. "
             "Expected the shape that its first layer reads, with the batch first: [B, C, H, W] for pictures."
         ) from error
+    if isinstance(output, Tensor) and bool(output.isnan().any()):
+        raise InvalidModel(
+            "expected numbers from the model; came NaN. Either its numbers overflow, or it reads a "
+            "parameter or buffer from a list or the like, and not as an attribute of the module that "
+            "registered it, where another can be put in its place."
+        )
+    return output

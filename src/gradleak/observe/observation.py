@@ -50,7 +50,7 @@ class Observation:
         if not self.params:
             raise InvalidUpdate("expected the parameters before the step; came none at all")
         check_fit("parameters", self.params, dict(self.model.named_parameters()), partial=True)
-        check_fit("update", self.update, self.params)
+        check_fit("update's entries", self.update, self.params, exact=True)
         check_finite(self.update)
         if self.labels is not None:
             plain = self.loss is cross_entropy  # another loss may take numbers that are no class
@@ -78,7 +78,7 @@ class Observation:
         trained, constants = split_tensors(model)
         require_trainable(model, trained)
         require_settled(model)
-        check_fit("update", update, trained)
+        check_fit("update's entries", update, trained)
         if params is not None:
             check_fit("parameters", params, trained)
             trained = _moved(params, trained)

@@ -1,5 +1,6 @@
 """Can this model be audited at all? If not, which of its layers stands in the way."""
 
+import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -51,12 +52,15 @@ def differentiable_update(
     client: Client, task: Task, params: Tree, x: Tensor, y: Tensor
 ) -> dict[str, Tensor]:
     """The client's update, which must depend on the pictures in a way that a gradient can follow."""
-    x = x.clone().requires_grad_()
+    plain = dataclasses.replace(task, transformed=False)
+    leaf = x.clone().requires_grad_()
     try:
-        update = client(task, params, x, y)
+        update = detached(client(task, params, x.clone(), y))
+        # Once more without torch.func, which lets some layers pass that have no second derivative.
         # Not through a norm: at a zero update its gradient would not exist.
-        length = squared_norm(update)
-        slope = torch.autograd.grad(length, x, allow_unused=True)[0] if length.requires_grad else None
+        length = squared_norm(client(plain, params, leaf, y))
+        _require_whole(length)
+        slope = torch.autograd.grad(length, leaf, allow_unused=True)[0] if length.requires_grad else None
     except RuntimeError as error:
         raise InvalidModel(
             f"the update cannot be differentiated with respect to the pictures: {error}. "
@@ -67,20 +71,25 @@ def differentiable_update(
             "the update does not change when the pictures change a little, so no attack could follow it. "
             + _suspects(task, params, x)
         )
-    return detached(update)
+    return update
 
 
 def _suspects(task: Task, params: Tree, x: Tensor) -> str:
     found: dict[str, str] = {}
+    trying = False  # a layer that is tried alone runs its children, which then need no visit
 
     def look(
         path: str, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any
     ) -> None:
+        nonlocal trying
         # A parent's fault is its child's, where that has one.
-        if not any(_is_inside(child, path) for child in found):
-            fault = _fault(module, args, kwargs)
-            if fault is not None:
-                found[path] = f"{name_of(path, module)} {fault}"
+        if trying or any(_is_inside(child, path) for child in found):
+            return
+        trying = True
+        fault = _fault(module, args, kwargs)
+        trying = False
+        if fault is not None:
+            found[path] = f"{name_of(path, module)} {fault}"
 
     walk(task, params, x.detach().clone(), look)
     if not found:
@@ -106,6 +115,7 @@ def _fault(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) 
             slope = _slope(value, x, create_graph=True)
             if slope is None or not bool(slope.any()):
                 return "passes no gradient"
+            _require_whole(slope)
             _slope(slope.square().sum(), x)
     except RuntimeError as error:
         in_place = "in-place" in str(error) or "inplace" in str(error)
@@ -117,6 +127,23 @@ def _slope(value: Tensor, x: Tensor, *, create_graph: bool = False) -> Tensor | 
     if not value.requires_grad:
         return None
     return torch.autograd.grad(value, x, create_graph=create_graph, allow_unused=True)[0]
+
+
+def _require_whole(value: Tensor) -> None:
+    """Refuse what torch marked as not differentiable again.
+
+    It puts a node that raises into the graph, and then does not walk there: the derivative is silently
+    without its share.
+    """
+    nodes: set[Any] = {value.grad_fn} - {None}
+    queue = list(nodes)
+    while queue:
+        node = queue.pop()
+        if type(node).__name__ == "Error":
+            raise RuntimeError("one of its functions is marked @once_differentiable")
+        fresh = {parent for parent, _ in node.next_functions if parent is not None} - nodes
+        nodes |= fresh
+        queue += fresh
 
 
 def _is_inside(path: str, parent: str) -> bool:

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -52,10 +53,10 @@ class Task:
 
 
 def structure_of(model: nn.Module) -> nn.Module:
-    """A copy without numbers: its parameters and buffers are on the meta device, under the same names.
+    """A copy without numbers: its parameters and buffers are NaN, under the same names.
 
-    It shares nothing with the model, so that nobody's model changes under anybody, and a tensor that a
-    Task forgot to hand in is an error. Activations that work in place do so no longer: the copy
+    It shares nothing with the model, so that nobody's model changes under anybody, and a tensor that no
+    Task can hand in cannot go unnoticed. Activations that work in place do so no longer: the copy
     computes the same, and can be differentiated twice.
     """
     tensors = (*model.parameters(), *model.buffers())
@@ -75,7 +76,10 @@ def structure_of(model: nn.Module) -> nn.Module:
 
 
 def _without_numbers(tensor: Tensor) -> Tensor:
-    empty = torch.empty_like(tensor, device="meta", requires_grad=False)
+    # One number that is seen everywhere: a large model's structure takes no memory. Not the meta device,
+    # on which torch computes garbage from uninitialised memory where it meets another.
+    nothing = math.nan if tensor.is_floating_point() or tensor.is_complex() else 0
+    empty = tensor.detach().new_full((), nothing).expand(tensor.shape)
     return nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
 
 
@@ -103,6 +107,6 @@ def cross_entropy(output: Tensor, y: Tensor) -> Tensor:
 
 
 def noise_batch(like: Tensor, x_shape: tuple[int, ...]) -> Tensor:
-    """A stand-in where nothing is known but the shape: N(0, 1), the same every time."""
-    noise = torch.randn(x_shape, generator=torch.Generator().manual_seed(0), device="cpu")
+    """A stand-in where nothing is known but the shape: pixels from U(0, 1), the same every time."""
+    noise = torch.rand(x_shape, generator=torch.Generator().manual_seed(0), device="cpu")
     return noise.to(like)

@@ -136,8 +136,9 @@ def _round(attack: Matching, problem: Problem, trials: list[Trial]) -> bool:
     if not active:
         return False
     points = torch.stack([trials[t].question for t in active])
+    progress = points.new_tensor([trials[t].spent / attack.evaluations for t in active])
     try:
-        values, mismatches, gradients = problem.evaluate(points, active)
+        values, mismatches, gradients = problem.evaluate(points, active, progress)
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:

@@ -1,4 +1,7 @@
-"""What a picture is likely to look like, as a penalty on a batch ``x`` [B, ...] that the model takes."""
+"""What a picture is likely to look like, as a penalty on a batch ``x`` [B, ...] that the model takes.
+
+``progress`` is the share of the trial's budget that is spent, for penalties that change on the way.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,19 +10,28 @@ from torch import Tensor
 
 from gradleak.observe import Domain
 
-Prior = Callable[[Tensor, Domain], Tensor]
+Prior = Callable[[Tensor, Domain, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class TotalVariation:
-    """weight · (mean |horizontal step| + mean |vertical step|), anisotropic (Geiping et al. 2020)."""
+    """weight · (mean |horizontal step| + mean |vertical step|), anisotropic (Geiping et al. 2020).
+
+    With ``final`` the weight falls from the one to the other, by the same factor at every step: large
+    forms settle first, fine ones later.
+    """
 
     weight: float
+    final: float | None = None
 
-    def __call__(self, x: Tensor, domain: Domain) -> Tensor:
+    def at(self, progress: Tensor) -> Tensor:
+        final = self.weight if self.final is None else self.final
+        return self.weight * (final / self.weight) ** progress
+
+    def __call__(self, x: Tensor, domain: Domain, progress: Tensor) -> Tensor:
         if x.dim() < 4:
             return x.new_zeros(())
-        return self.weight * (x.diff(dim=-1).abs().mean() + x.diff(dim=-2).abs().mean())
+        return self.at(progress) * (x.diff(dim=-1).abs().mean() + x.diff(dim=-2).abs().mean())
 
 
 @dataclass(frozen=True)
@@ -28,7 +40,7 @@ class Energy:
 
     weight: float
 
-    def __call__(self, x: Tensor, domain: Domain) -> Tensor:
+    def __call__(self, x: Tensor, domain: Domain, progress: Tensor) -> Tensor:
         return self.weight * (domain.to_pixels(x) - 0.5).square().mean()
 
 
@@ -38,6 +50,6 @@ class Box:
 
     weight: float
 
-    def __call__(self, x: Tensor, domain: Domain) -> Tensor:
+    def __call__(self, x: Tensor, domain: Domain, progress: Tensor) -> Tensor:
         pixels = domain.to_pixels(x)
         return self.weight * (pixels - pixels.clamp(0, 1)).square().mean()

@@ -68,14 +68,19 @@ class Problem:
         inside = self.first.domain.clamp(x).reshape(-1)
         return inside if logits is None else torch.cat((inside, logits.reshape(-1)))
 
-    def evaluate(self, points: Tensor, trials: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
-        """Values with priors, mismatches without, and gradients, for the trials' points [n, variables]."""
+    def evaluate(
+        self, points: Tensor, trials: Sequence[int], progress: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Values with priors, mismatches without, and gradients, for the trials' points [n, variables].
+
+        ``progress`` [n] is the share of each trial's budget that is spent.
+        """
         points = points.detach().requires_grad_()
         y = None if self.y is None else self.y[list(trials)]
         stacks = [stack.take([self.record[t] for t in trials]) for stack in self._stacks]
         # A lone trial needs no vmap, and is a quarter faster without it.
         run = self._in_one_sweep if len(trials) > 1 and self.vectorises else self._in_turn
-        values, mismatches = run(points, y, stacks)
+        values, mismatches = run(points, progress, y, stacks)
         (gradients,) = torch.autograd.grad(values.sum(), points)
         return values.detach(), mismatches.detach(), gradients
 
@@ -87,20 +92,32 @@ class Problem:
         y = None if self.y is None else self.y[:1].expand(2, -1)
         stacks = [stack.take([0, 0]) for stack in self._stacks]
         try:
-            self._in_one_sweep(two, y, stacks)
+            self._in_one_sweep(two, two.new_zeros(2), y, stacks)
         except RuntimeError:
             return False
         return True
 
-    def _in_one_sweep(self, points: Tensor, y: Tensor | None, stacks: list["_Stack"]) -> tuple[Tensor, Tensor]:
-        axes = (0, None if y is None else 0, *(None if stack.shared else 0 for stack in stacks))
+    def _in_one_sweep(
+        self, points: Tensor, progress: Tensor, y: Tensor | None, stacks: list["_Stack"]
+    ) -> tuple[Tensor, Tensor]:
+        axes = (0, 0, None if y is None else 0, *(None if stack.shared else 0 for stack in stacks))
         leaves = [stack.leaves for stack in stacks]
-        values, mismatches = vmap(partial(self._value, transformed=True), in_dims=axes)(points, y, *leaves)
+        values, mismatches = vmap(partial(self._value, transformed=True), in_dims=axes)(
+            points, progress, y, *leaves
+        )
         return values, mismatches
 
-    def _in_turn(self, points: Tensor, y: Tensor | None, stacks: list["_Stack"]) -> tuple[Tensor, Tensor]:
+    def _in_turn(
+        self, points: Tensor, progress: Tensor, y: Tensor | None, stacks: list["_Stack"]
+    ) -> tuple[Tensor, Tensor]:
         pairs = [
-            self._value(point, None if y is None else y[i], *(s.row(i) for s in stacks), transformed=False)
+            self._value(
+                point,
+                progress[i],
+                None if y is None else y[i],
+                *(s.row(i) for s in stacks),
+                transformed=False,
+            )
             for i, point in enumerate(points)
         ]
         values, mismatches = zip(*pairs, strict=True)
@@ -109,6 +126,7 @@ class Problem:
     def _value(
         self,
         point: Tensor,
+        progress: Tensor,
         y: Tensor | None,
         update: Tree,
         params: Tree,
@@ -119,7 +137,7 @@ class Problem:
         x, target = self.batch(point, y)
         task = Task(self.first.model, constants, self.first.loss, transformed)
         mismatch = self.objective(self.first.client(task, params, x, target), update)
-        penalties = [prior(x, self.first.domain) for prior in self.priors]
+        penalties = [prior(x, self.first.domain, progress) for prior in self.priors]
         return total([mismatch, *penalties]), mismatch
 
     @cached_property
