@@ -28,7 +28,9 @@ def main(trials: int, steps: int, repeats: int, as_json: bool) -> None:
         "dlg, its defaults": gl.attacks.dlg(evaluations=steps, tolerance=0),
     }
     rows = [_row(name, attack, records, repeats) for name, attack in attacks.items()]
-    show(f"{trials} trials together against one after another, {steps} matching gradients each", rows, as_json)
+    show(
+        f"{trials} trials together against one after another, {steps} matching gradients each", rows, as_json
+    )
 
 
 def _row(name: str, attack: Matching, records, repeats: int) -> dict[str, object]:

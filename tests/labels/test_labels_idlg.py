@@ -198,9 +198,12 @@ class Twice(nn.Module):
 
 
 class Tied(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, *, last_first: bool) -> None:
         super().__init__()
-        self.first, self.out = nn.Linear(6, 6), nn.Linear(6, 6)
+        if last_first:  # whoever comes first gives the weight its name
+            self.out, self.first = nn.Linear(6, 6), nn.Linear(6, 6)
+        else:
+            self.first, self.out = nn.Linear(6, 6), nn.Linear(6, 6)
         self.out.weight = self.first.weight
 
     def forward(self, x: Tensor) -> Tensor:
@@ -217,7 +220,8 @@ NO_HEAD = {
     "activation": lambda: nn.Sequential(nn.Linear(6, 5), nn.Sigmoid()),
     "a function": Turned,
     "runs twice": Twice,
-    "tied": Tied,
+    "tied": lambda: Tied(last_first=False),
+    "tied the other way": lambda: Tied(last_first=True),
     "frozen": frozen_head,
     "convolution": lambda: nn.Sequential(nn.Unflatten(1, (6, 1)), nn.Conv1d(6, 5, 1), nn.Flatten()),
     "two heads": lambda: nn.Sequential(nn.Linear(6, 4), nn.ConstantPad1d((0, 1), 0.0)),

@@ -392,6 +392,15 @@ def test_a_description_that_is_wrong(capture: bytes, path: Path, key: str) -> No
     refused(path, with_facts(capture, lambda facts: facts.pop(key) and None))
 
 
+def test_a_batch_that_is_larger_than_any_is_refused(path: Path) -> None:
+    save(look(net()), path)
+    content = path.read_bytes()
+    path.write_bytes(with_facts(content, lambda facts: facts.update(x_shape=[3, 1, 8, 8])))
+    assert load(path, net()).x_shape == (3, 1, 8, 8)  # nothing else in the file says how many there were
+    for shape in ([10**12, 1, 8, 8], [2**31, 1, 8, 8]):
+        refused(path, with_facts(content, lambda facts, s=shape: facts.update(x_shape=s)), "'x_shape'")
+
+
 def test_a_description_that_is_none(capture: bytes, path: Path) -> None:
     for text in (
         "",

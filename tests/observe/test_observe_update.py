@@ -168,6 +168,24 @@ def test_relu_in_place_is_the_same_as_not_and_stays_in_place() -> None:
     assert model[1].inplace is model[4].inplace is True  # type: ignore[index]
 
 
+def test_activations_in_place_where_torch_alone_would_refuse_them() -> None:
+    def net(inplace: bool) -> nn.Module:
+        torch.manual_seed(0)
+        layers = (
+            nn.LeakyReLU(0.1, inplace),
+            nn.Linear(6, 7),
+            nn.Sigmoid(),
+            nn.ReLU(inplace),
+            nn.Linear(7, 5),
+        )
+        return nn.Sequential(*layers).double()
+
+    x, y = batch(3, 6)
+    seen = observe(net(inplace=True), x, y)
+    assert_close(dict(seen.update), backward(net(inplace=False), x, y))
+    assert torch.equal(x, batch(3, 6)[0])
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_dtype_follows_the_model(dtype: torch.dtype) -> None:
     model = SMALL["lenet"]().to(dtype)

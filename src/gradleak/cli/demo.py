@@ -1,4 +1,4 @@
-"""``gradleak demo``: faces come back out of gradients."""
+"""``gradleak demo``: pictures come back out of gradients."""
 
 from pathlib import Path
 
@@ -13,37 +13,36 @@ _CLASSES = 10
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("demo"), show_default=True, help="Folder."
 )
-@click.option(
-    "--pictures", "n", type=click.IntRange(1, 40), default=6, show_default=True, help="How many faces."
-)
+@click.option("--data", type=click.Choice(["faces", "photos"]), default="faces", show_default=True)
+@click.option("--pictures", "n", type=click.IntRange(1, 40), default=6, show_default=True, help="How many.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Everything random follows from it.")
 @json_option
 @quiet_option
-def demo(out: Path, n: int, seed: int, as_json: bool, quiet: bool) -> None:
-    """Audit a small network on bundled faces, and write OUT/report.html.
+def demo(out: Path, data: str, n: int, seed: int, as_json: bool, quiet: bool) -> None:
+    """Audit a small network on bundled pictures, and write OUT/report.html.
 
-    Each face is one client's batch. The client sends one gradient of an untrained LeNet; DLG is given
-    that gradient and the network, and neither the face nor its label.
+    Each picture is one client's batch. The client sends one gradient of an untrained LeNet; DLG is given
+    that gradient and the network, and neither the picture nor its label.
     """
     from gradleak import attacks, zoo
     from gradleak.audit import examine
     from gradleak.observe import observe
     from gradleak.report import write
 
-    faces, people = zoo.pictures("faces", size=32)
-    private, public = faces[:n], faces[50:]
+    pictures, labels = zoo.pictures(data, size=32)
+    private, public = pictures[:n], pictures[50:]
     model = zoo.lenet(classes=_CLASSES, seed=seed)
-    truths = [(private[i : i + 1], people[i : i + 1] % _CLASSES) for i in range(n)]
+    truths = [(private[i : i + 1], labels[i : i + 1] % _CLASSES) for i in range(n)]
     observations = [observe(model, x, y) for x, y in truths]
     with progress_bar(f"DLG on {n} gradients", hidden=quiet or as_json) as progress:
         findings = examine(
             observations,
             truths,
             attacks.dlg(),
-            title="Faces out of gradients: an untrained LeNet, one picture per gradient",
+            title="An untrained LeNet, one picture per gradient",
             rng=seed,
             reference=public,
-            names=lambda i: f"face {i + 1}",
+            names=lambda i: f"{data.removesuffix('s')} {i + 1}",
             progress=progress,
         )
     written = write(findings, out)
