@@ -28,3 +28,15 @@ def write_whole(path: Path, content: bytes | str) -> None:
     finally:
         if scratch is not None:
             Path(scratch).unlink(missing_ok=True)
+
+
+def require_folder(path: Path) -> None:
+    """Make ``path`` and try it, so that long work does not end in an error that was there at the start."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise CannotWrite(
+            f"cannot write to {path}: {error.strerror or error}. Expected a folder that you may write to."
+        ) from error

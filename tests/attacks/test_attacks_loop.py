@@ -195,6 +195,14 @@ def test_an_attack_that_cannot_be_run_says_why_instead_of_guessing():
     assert mixed[1].score < 1e-6
 
 
+def test_an_update_of_zeros_is_nothing_to_match():
+    obs = record()
+    zero = replace(obs, update={n: torch.zeros_like(u) for n, u in obs.update.items()})
+    found = attack()(zero)
+    assert found.outcome is gl.Outcome.NOT_APPLICABLE
+    assert "zero everywhere" in found.reason
+
+
 def test_settled_and_learnt_labels_can_stand_side_by_side():
     # The sign rule answers for one record alone, so the second one's labels are learnt.
     chosen = adam(labels=gl.labels.inferred(), steps=20)

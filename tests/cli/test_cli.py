@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
+from PIL import Image
 
 import gradleak as gl
 from gradleak.cli import main
@@ -61,6 +62,31 @@ def test_demo_writes_its_report_and_prints_the_null_beside_each_picture(run, tmp
     assert (found["pictures"], len(found["findings"])) == (2, 2)
     as_json = json.loads(run("demo", "--pictures", 1, "--json").stdout)
     assert as_json["findings"][0]["matching_gradients"] == 40
+
+
+def test_pictures_of_ones_own_become_a_capture(run, tmp_path):
+    faces, _ = gl.zoo.pictures("faces", size=8, n=3, channels=1)
+    for name, face in zip(("b/one", "a/two", "b/three"), faces, strict=True):
+        path = tmp_path / "mine" / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((face[0] * 255).round().byte().numpy()).save(path)
+    more = ("--size", 8, "--channels", 1, "--reveal-labels", "--out", "c.safetensors")
+    made = run("observe", *SMALL, "--data", "mine", "-n", 3, *more)
+    assert made.exit_code == 0, made.output
+    seen = gl.load("c.safetensors", gl.zoo.mlp(size=8, channels=1, activation="sigmoid"))
+    assert seen.labels.tolist() == [0, 1, 1]  # classes are folders in alphabetical order
+    x = ((faces * 255).round() / 255)[[1, 0, 2]]  # a/two, b/one, b/three
+    model = gl.zoo.mlp(size=8, channels=1, activation="sigmoid")
+    model.load_state_dict(dict(seen.params))
+    again = gl.observe(model, x, torch.tensor([0, 1, 1]))
+    for name in seen.update:
+        torch.testing.assert_close(seen.update[name], again.update[name])
+    (tmp_path / "mine/a/broken.png").write_bytes(b"no picture")
+    broken = run("observe", *SMALL, "--data", "mine", "-n", 4, *more)
+    assert broken.exit_code == 2
+    assert "broken.png" in broken.stderr
+    few = run("observe", *SMALL, "--data", "mine/b", "-n", 9, *more)
+    assert "holds 2 pictures" in few.stderr
 
 
 @pytest.mark.parametrize("what", ["attacks", "models", "data"])

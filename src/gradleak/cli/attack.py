@@ -54,6 +54,7 @@ def attack(
     """
     from gradleak.attacks import ATTACKS, Outcome, Reconstruction
     from gradleak.errors import InvalidInput
+    from gradleak.files import require_folder
     from gradleak.observe import load
 
     if name not in ATTACKS:
@@ -61,6 +62,8 @@ def attack(
         hint = f"; did you mean {near[0]}?" if near else ""
         raise InvalidInput(f"expected an attack among {', '.join(ATTACKS)}; came '{name}'{hint}")
     seen = load(capture, build(spec, pairs, None).to(_device(device)))
+    if out is not None:
+        require_folder(out)
     chosen = ATTACKS[name](trials=trials)
     found = Reconstruction(Outcome.RUNNING, reason="stopped before the first candidate")
     interrupted = False

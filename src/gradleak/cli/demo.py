@@ -26,9 +26,11 @@ def demo(out: Path, data: str, n: int, seed: int, as_json: bool, quiet: bool) ->
     """
     from gradleak import attacks, zoo
     from gradleak.audit import examine
+    from gradleak.files import require_folder
     from gradleak.observe import observe
     from gradleak.report import write
 
+    require_folder(out)
     pictures, labels = zoo.pictures(data, size=32)
     private, public = pictures[:n], pictures[50:]
     model = zoo.lenet(classes=_CLASSES, seed=seed)

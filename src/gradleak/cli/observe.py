@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from gradleak.cli.console import json_option, print_json
+from gradleak.cli.data import pictures
 from gradleak.cli.models import args_option, build, load_weights, model_option
 
 
@@ -13,7 +14,11 @@ from gradleak.cli.models import args_option, build, load_weights, model_option
 @args_option
 @click.option("--weights", type=click.Path(path_type=Path), help="The model's weights, as safetensors.")
 @click.option(
-    "--data", default="faces", show_default=True, help="Bundled pictures; see `gradleak list data`."
+    "--data",
+    default="faces",
+    show_default=True,
+    help="Bundled pictures by name (see `gradleak list data`), a picture file, or a folder of them; in a "
+    "folder of folders, each folder is a class.",
 )
 @click.option(
     "--size", type=click.IntRange(4), default=32, show_default=True, help="Height and width in pixels."
@@ -45,20 +50,18 @@ def observe(
     out: Path,
     as_json: bool,
 ) -> None:
-    """Run one client on bundled pictures and keep what the server sees.
+    """Run one client on pictures and keep what the server sees.
 
     \b
     gradleak observe --model lenet --data faces --out capture.safetensors
     gradleak attack capture.safetensors --model lenet
     """
-    from gradleak import zoo
     from gradleak.observe import observe as look
     from gradleak.observe import save
 
     model = build(spec, pairs, seed).eval()
     load_weights(model, weights)
-    x, y = zoo.pictures(data, size=size, n=first + batch, channels=channels)
-    x, y = x[first:], y[first:]
+    x, y = pictures(data, size=size, first=first, n=batch, channels=channels)
     seen = look(model, x, y, reveal=("labels",) if reveal_labels else ())
     save(seen, out)
     if as_json:

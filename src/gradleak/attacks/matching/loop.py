@@ -117,6 +117,8 @@ def _prepare(
 
 
 def _trial(attack: Matching, record: int, obs: Observation, rng: Generator) -> Trial | str:
+    if not any(bool(leaf.any()) for leaf in obs.update.values()):
+        return "the update is zero everywhere, so every batch explains it as well as any other"
     guess = attack.labels(obs, rng=rng)
     if isinstance(guess, Unanswerable):
         return guess.reason

@@ -1,0 +1,28 @@
+"""How the documentation is built: ``make docs``. The pages load nothing from any network."""
+
+import gradleak
+
+project = "gradleak"
+author = "The gradleak authors"
+project_copyright = author
+version = release = gradleak.__version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc"]
+source_suffix = {".md": "markdown"}
+exclude_patterns = ["_build"]
+suppress_warnings: list[str] = []
+
+myst_heading_anchors = 3
+myst_enable_extensions = ["deflist"]
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+autodoc_preserve_defaults = True
+python_use_unqualified_type_names = True
+python_maximum_signature_line_length = 80
+
+html_theme = "furo"
+html_title = f"gradleak {release}"
+html_show_sphinx = False
+html_copy_source = False
