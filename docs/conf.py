@@ -1,5 +1,7 @@
 """How the documentation is built: ``make docs``. The pages load nothing from any network."""
 
+from typing import Any
+
 import gradleak
 
 project = "gradleak"
@@ -10,7 +12,6 @@ version = release = gradleak.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
 source_suffix = {".md": "markdown"}
 exclude_patterns = ["_build"]
-suppress_warnings: list[str] = []
 
 myst_heading_anchors = 3
 myst_enable_extensions = ["deflist"]
@@ -26,3 +27,12 @@ html_theme = "furo"
 html_title = f"gradleak {release}"
 html_show_sphinx = False
 html_copy_source = False
+
+
+def setup(app: Any) -> None:
+    app.connect("autodoc-process-docstring", _bars_are_bars)
+
+
+def _bars_are_bars(_app: Any, _what: str, _name: str, _object: Any, _options: Any, lines: list[str]) -> None:
+    """|x| is a formula in our docstrings, and never a substitution."""
+    lines[:] = [line.replace("|", "\\|") for line in lines]

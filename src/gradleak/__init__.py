@@ -12,7 +12,7 @@ print(gl.metrics.score(found.x, found.y, x, y % 10, classes=10))
 from gradleak import attacks, errors, labels, metrics, zoo
 from gradleak.attacks import Outcome, Reconstruction
 from gradleak.errors import GradleakError
-from gradleak.observe import Observation, OneGradient, load, observe, save
+from gradleak.observe import Observation, OneGradient, load, logistic, observe, save
 from gradleak.references import cite
 
 __version__ = "0.1.0"
@@ -29,6 +29,7 @@ __all__ = [
     "errors",
     "labels",
     "load",
+    "logistic",
     "metrics",
     "observe",
     "save",

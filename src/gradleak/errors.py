@@ -8,6 +8,7 @@ GradleakError                 catch this to catch them all
 │   └── InvalidCapture        a file is truncated, foreign, or does not fit the model
 ├── NotDeterministic          the same batch gave two different updates; names the module
 ├── MissingInformation        the observation lacks what was asked of it
+├── UnsupportedLayer          a closed form meets a layer that it has no rule for; names its path
 ├── NotInstalled              an optional package is needed for this
 └── CannotWrite               an output folder or file cannot be written
 
@@ -45,6 +46,10 @@ class NotDeterministic(GradleakError):
 
 class MissingInformation(GradleakError):
     """An observation does not hold what was asked of it."""
+
+
+class UnsupportedLayer(GradleakError, NotImplementedError):
+    """A closed form meets a layer, a branch or a skip connection that it has no rule for."""
 
 
 class NotInstalled(GradleakError, ImportError):

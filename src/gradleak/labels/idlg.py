@@ -6,7 +6,7 @@ import torch
 from torch import Generator, Tensor
 
 from gradleak.labels.guess import LabelGuess, Unanswerable
-from gradleak.observe import Observation, OneGradient, cross_entropy, head
+from gradleak.observe import Observation, OneGradient, cross_entropy, head, logistic
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,8 @@ class SignRule:
         last = head(obs)
         if last is None:
             return Unanswerable("the model does not end in a linear layer whose gradient was sent")
+        if obs.loss is logistic:
+            return _side(obs, last.bias)
         rows = obs.update[last.weight] if last.bias is None else obs.update[last.bias][:, None]
         if last.bias is None and len(rows) == 2:
             return Unanswerable(
@@ -47,6 +49,17 @@ class SignRule:
         plain = obs.loss is cross_entropy and type(obs.client) is OneGradient
         proven = bool(possible[y]) and int(possible.sum()) == 1 and cancels(rows)
         return LabelGuess(y=y, certain=plain and proven)
+
+
+def _side(obs: Observation, bias: str | None) -> LabelGuess | Unanswerable:
+    """One logit: dL/dlogit = p − y is negative for the label 1 and positive for 0."""
+    if bias is None:
+        return Unanswerable(
+            "one logit without a bias: the label's sign and the features' cannot be told apart"
+        )
+    slope = obs.update[bias]
+    certain = bool(slope.abs().max() > 0) and type(obs.client) is OneGradient
+    return LabelGuess(y=(slope < 0).long().reshape(1), certain=certain)
 
 
 def row_products(rows: Tensor) -> Tensor:

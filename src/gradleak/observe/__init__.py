@@ -6,7 +6,7 @@ from gradleak.observe.domain import Domain
 from gradleak.observe.layers import Head, head
 from gradleak.observe.observation import Observation
 from gradleak.observe.observing import observe
-from gradleak.observe.task import Loss, Task, cross_entropy
+from gradleak.observe.task import Loss, Task, cross_entropy, logistic
 
 __all__ = [
     "CLIENTS",
@@ -20,6 +20,7 @@ __all__ = [
     "cross_entropy",
     "head",
     "load",
+    "logistic",
     "observe",
     "save",
 ]

@@ -16,7 +16,7 @@ from gradleak.observe.checks import check_fit, count_classes
 from gradleak.observe.client import CLIENTS, Client
 from gradleak.observe.domain import Domain
 from gradleak.observe.observation import Observation
-from gradleak.observe.task import Loss, cross_entropy, split_tensors, structure_of
+from gradleak.observe.task import Loss, cross_entropy, logistic, split_tensors, structure_of
 from gradleak.randomness import undisturbed
 from gradleak.trees import Tree, detached
 
@@ -26,7 +26,7 @@ _GROUPS = ("params", "constants", "update")
 _LONGEST_HEADER = 100_000_000  # the bound that the safetensors format sets itself
 # What a description may claim, since a batch of that shape is what its reader will then allocate.
 _MOST_PIXELS, _MOST_RECORD_PIXELS, _MOST_CLASSES = 2**31, 2**26, 2**24
-_NAMED_LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy}
+_NAMED_LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy, "logistic": logistic}
 
 
 def save(obs: Observation, path: str | Path) -> None:

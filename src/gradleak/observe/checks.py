@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from gradleak.errors import InvalidBatch, InvalidModel, InvalidUpdate
-from gradleak.observe.task import Task, noise_batch
+from gradleak.observe.task import Task, logistic, noise_batch
 from gradleak.trees import Tree
 
 _SHOWN = 8  # how many wrong names an error lists before it counts the rest
@@ -126,6 +126,7 @@ def count_classes(task: Task, params: Tree, x_shape: Sequence[int], claimed: int
     like = next(iter(params.values()))
     with torch.no_grad():
         counted = logits_of(forward_or_explain(task, params, noise_batch(like, tuple(x_shape))))
+    counted = 2 if counted == 1 and task.loss is logistic else counted
     if counted is None or claimed in (None, counted):
         return claimed if counted is None else counted
     raise InvalidBatch(f"expected {claimed} classes, as was said; the model has {counted} outputs")

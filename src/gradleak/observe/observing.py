@@ -18,7 +18,7 @@ from gradleak.observe.client import Client, OneGradient
 from gradleak.observe.domain import Domain
 from gradleak.observe.observation import Observation
 from gradleak.observe.probe import differentiable_update, require_deterministic, require_settled
-from gradleak.observe.task import Loss, Task, cross_entropy, split_tensors, structure_of
+from gradleak.observe.task import Loss, Task, cross_entropy, logistic, split_tensors, structure_of
 from gradleak.randomness import reseed, undisturbed
 from gradleak.trees import Tree
 
@@ -120,6 +120,13 @@ def _fitting_labels(task: Task, params: Tree, x: Tensor, y: Tensor) -> Tensor:
                 "Pass loss=... for a model with another output."
             )
         check_targets(y, x.shape[0], classes)
+        return y if y.is_floating_point() else y.long()
+    if task.loss is logistic:
+        if logits_of(output) != 1:
+            raise InvalidBatch(
+                f"expected one logit per record, shape [{x.shape[0]}, 1], for the logistic loss"
+            )
+        check_targets(y, x.shape[0], 2)
         return y if y.is_floating_point() else y.long()
     _require_scalar(task.loss, output, y)
     return y

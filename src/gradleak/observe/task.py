@@ -106,6 +106,14 @@ def cross_entropy(output: Tensor, y: Tensor) -> Tensor:
     return torch.nn.functional.cross_entropy(output, y)
 
 
+def logistic(output: Tensor, y: Tensor) -> Tensor:
+    """Mean logistic loss of one logit per record: cross entropy between class 0, whose logit is 0, and 1.
+
+    ``output`` is [B, 1]; ``y`` holds 0 and 1 as integers [B], or the probabilities of both classes [B, 2].
+    """
+    return cross_entropy(torch.cat((torch.zeros_like(output), output), 1), y)
+
+
 def noise_batch(like: Tensor, x_shape: tuple[int, ...]) -> Tensor:
     """A stand-in where nothing is known but the shape: pixels from U(0, 1), the same every time."""
     noise = torch.rand(x_shape, generator=torch.Generator().manual_seed(0), device="cpu")

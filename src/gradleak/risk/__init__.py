@@ -1,0 +1,1 @@
+"""What an update gives away, said before any attack is run."""

@@ -1,0 +1,212 @@
+"""What the documentation says is run, resolved and compared."""
+
+import contextlib
+import io
+import re
+import runpy
+import shlex
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import torch
+
+import gradleak as gl
+from gradleak.audit.findings import LEAK
+from gradleak.cli import main
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+PAGES = sorted((*ROOT.glob("*.md"), *DOCS.glob("*.md")))
+_BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+_LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+
+
+def read(page: Path) -> str:
+    return page.read_text(encoding="utf-8")
+
+
+def blocks(page: Path) -> list[tuple[str, str]]:
+    return _BLOCK.findall(read(page))
+
+
+def run(page: Path) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    """All python blocks as one script: its names, and what each block printed beside what the page says."""
+    found, names = blocks(page), {"__name__": "docs"}
+    printed = []
+    for i, (language, code) in enumerate(found):
+        if language != "python":
+            continue
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out):
+            exec(compile(code, f"{page.name}, block {i + 1}", "exec"), names)
+        following = found[i + 1] if i + 1 < len(found) else ("", "")
+        printed.append((out.getvalue(), following[1] if following[0] == "text" else ""))
+    return names, printed
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with torch.random.fork_rng(devices=[]):
+        yield tmp_path
+
+
+def test_the_tutorial_runs_and_prints_what_it_says(elsewhere):
+    names, printed = run(DOCS / "tutorial.md")
+    for real, said in printed:
+        assert real == said
+    assert float(names["scores"].psnr) > 40
+    assert names["scores"].null_psnr < 17
+    assert float(names["scores"].psnr - names["scores"].random_psnr) > LEAK
+    assert names["candidate"].score < 1e-4
+    assert names["found"].score <= names["attack"].tolerance
+    assert names["seen"].labels is None
+    for one, (x, y) in zip(names["all_found"], names["truths"], strict=True):
+        assert float(gl.metrics.psnr(one.x, x)) > 40
+        assert one.y.tolist() == y.tolist()
+    assert names["findings"].median_psnr > 40
+    assert float(names["scores_mine"].psnr) > 40
+    assert float(gl.metrics.psnr(names["informed"].x, names["x"])) > 40
+    assert names["naive"].score > 0.01
+    own = torch.autograd.grad(
+        gl.observe(names["net"], names["x"], names["y"]).task.value(
+            sent := {n: p.requires_grad_() for n, p in names["sent"].items()}, names["x"], names["y"]
+        ),
+        list(sent.values()),
+    )
+    for leaf, gradient in zip(names["mine"].update.values(), own, strict=True):
+        torch.testing.assert_close(leaf, gradient, rtol=1e-3, atol=1e-5)
+    assert (elsewhere / "capture.safetensors").stat().st_mode & 0o777 == 0o600
+    assert "http" not in re.sub(
+        r"<details>.*?</details>|xmlns=\S+", "", read(elsewhere / "audit/report.html")
+    )
+    assert [path.name for path in elsewhere.iterdir()].count("audit") == 1
+
+
+@pytest.mark.skipif(not (ROOT / "README.md").exists(), reason="there is no README")
+def test_the_readme_runs(elsewhere):
+    names, _ = run(ROOT / "README.md")
+    if "scores" in names:
+        assert (names["scores"].leak > LEAK).all()
+
+
+def test_a_low_mismatch_is_no_picture_where_the_network_is_relu():
+    """docs/choose.md: L-BFGS stalls there, and the mismatch can be small and the picture wrong."""
+    x, y = gl.zoo.pictures("faces", size=16, n=1)
+    public, _ = gl.zoo.pictures("faces", size=16)
+    seen = gl.observe(gl.zoo.convnet(size=16, width=8, seed=0), x, y)
+    found = gl.attacks.dlg(evaluations=500)(seen, rng=0)
+    scores = gl.metrics.score(found.x, found.y, x, y, classes=10, reference=public[50:])
+    assert found.outcome is gl.Outcome.STALLED
+    assert found.score < 0.02
+    assert float(scores.leak) < LEAK
+
+
+def test_what_choose_says_about_idlg():
+    x, y = gl.zoo.pictures("faces", size=16, n=2)
+    found = gl.attacks.idlg()(gl.observe(gl.zoo.lenet(10, 3, 16, seed=0), x, y), rng=0)
+    assert found.outcome is gl.Outcome.NOT_APPLICABLE
+    assert found.x is None
+    assert found.reason
+
+
+def test_the_budget_is_what_choose_says():
+    x, y = gl.zoo.pictures("digits", size=8, n=1)
+    seen = gl.observe(gl.zoo.mlp(10, 1, 8, sizes=(64, 8), seed=0), x, y)
+    found = gl.attacks.inverting_gradients(steps=30, trials=2)(seen, rng=0)
+    assert found.cost.matching_gradients == 2 * 31
+    assert found.outcome is gl.Outcome.BUDGET
+
+
+def test_the_numbers_worth_knowing_are_those_of_the_code():
+    dlg, idlg, inverting = (build() for build in gl.attacks.ATTACKS.values())
+    (tv,) = inverting.priors
+    said = dict(re.findall(r"^\| ([^|]+?) \| ([^|]+?) \|", read(DOCS / "internals.md"), re.MULTILINE))
+    assert said["a leak, above the better null"] == f"{LEAK:g} dB"
+    assert {f"{one.tolerance:g}" for one in (dlg, idlg, inverting)} == {said["tolerance of a match"]}
+    assert str(dlg.evaluations) == str(idlg.evaluations) == said["evaluations of `dlg` and `idlg`"]
+    assert f"{inverting.optimizer.steps}" == said["steps of `inverting_gradients`"]
+    assert f"{tv.weight:g} to {tv.final:g}" == said["its weight of total variation"]
+    assert f"{dlg.optimizer.history}" == said["pairs that L-BFGS remembers"]
+    assert f"{dlg.optimizer.evaluations}" == said["evaluations in one line search"]
+    assert f"{dlg.report_every}" == said["rounds between two candidates"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_relative_links_resolve(page):
+    for link in _LINK.findall(_BLOCK.sub("", read(page))):
+        path, _, anchor = link.partition("#")
+        if "://" in link:
+            continue
+        there = (page.parent / path) if path else page
+        assert there.exists(), link
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", read(there), re.MULTILINE)
+            assert anchor in [re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in headings], link
+
+
+def command_lines(page: Path) -> list[str]:
+    text = read(page)
+    lines = [line.strip() for _, code in blocks(page) for line in code.splitlines()]
+    inline = re.findall(r"`([^`\n]+)`", _BLOCK.sub("", text))
+    return [line for line in (*lines, *inline) if re.match(r"gradleak (?!\[)\S", line)]
+
+
+COMMANDS = sorted({(page.name, line) for page in PAGES for line in command_lines(page)})
+
+
+@pytest.mark.parametrize(("page", "line"), COMMANDS)
+def test_command_lines_parse(page, line):
+    tokens = [token for token in shlex.split(line, comments=True) if token != "..."][1:]
+    _, rest, _ = main.make_parser(click.Context(main)).parse_args(tokens)
+    if not rest:
+        return
+    name, *arguments = rest
+    assert name in main.commands
+    with contextlib.suppress(click.exceptions.Exit, click.MissingParameter), contextlib.redirect_stdout(None):
+        # What is named alone may lack its arguments; an option that does not exist raises something else.
+        main.commands[name].make_context(name, arguments)
+
+
+def test_a_command_line_that_does_not_exist_would_be_found():
+    with pytest.raises(click.NoSuchOption):
+        test_command_lines_parse("", "gradleak attack x --model lenet --no-such-thing")
+    assert len(COMMANDS) > 8
+
+
+def test_the_help_pages_are_those_of_the_commands():
+    script = runpy.run_path(str(DOCS / "update_cli.py"))
+    page = read(DOCS / "cli.md")
+    assert script["updated"](page) == page, "run python docs/update_cli.py"
+    assert sorted(script["documented"](page)) == sorted(["", *main.commands])
+
+
+def test_every_attack_and_model_is_described():
+    said = read(DOCS / "choose.md")
+    for name in (*gl.attacks.ATTACKS, *gl.zoo.MODELS):
+        assert f"`{name}`" in said, name
+    for name in (*gl.attacks.ATTACKS, *gl.zoo.MODELS):
+        assert re.search(rf"autofunction:: gradleak\.(attacks|zoo)\.{name}\b", read(DOCS / "reference.md")), (
+            name
+        )
+
+
+def test_every_outcome_and_error_is_described():
+    said, errors = read(DOCS / "choose.md"), read(DOCS / "reference.md")
+    assert all(re.search(rf"^{outcome.value}$", said, re.MULTILINE) for outcome in gl.Outcome)
+    kinds = [name for name, e in vars(gl.errors).items() if isinstance(e, type)]
+    assert all(f"`{name}`" in errors for name in kinds)
+
+
+def test_every_public_name_has_its_reference():
+    said = read(DOCS / "reference.md")
+    rooms = {"attacks", "errors", "labels", "metrics", "zoo", "__version__", "GradleakError"}
+    assert all(f":: gradleak.{name}\n" in said for name in set(gl.__all__) - rooms)
+
+
+def test_the_citation_file_is_of_this_version():
+    said = read(ROOT / "CITATION.cff")
+    assert f"version: {gl.__version__}\n" in said
+    assert "license: Apache-2.0\n" in said
