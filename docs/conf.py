@@ -1,5 +1,6 @@
 """How the documentation is built: ``make docs``. The pages load nothing from any network."""
 
+import re
 from typing import Any
 
 import gradleak
@@ -31,8 +32,18 @@ html_copy_source = False
 
 def setup(app: Any) -> None:
     app.connect("autodoc-process-docstring", _bars_are_bars)
+    app.connect("autodoc-process-signature", _defaults_are_python)
 
 
 def _bars_are_bars(_app: Any, _what: str, _name: str, _object: Any, _options: Any, lines: list[str]) -> None:
-    """|x| is a formula in our docstrings, and never a substitution."""
-    lines[:] = [line.replace("|", "\\|") for line in lines]
+    """|x| is a formula in our docstrings, and never a substitution; Python's own sentence says nothing."""
+    lines[:] = [line.replace("|", "\\|") for line in lines if line != "Call self as a function."]
+
+
+def _defaults_are_python(
+    _app: Any, _what: str, _name: str, _object: Any, _options: Any, signature: str | None, returns: str | None
+) -> tuple[str | None, str | None]:
+    """Sphinx lays out only what it can parse, which "<factory>" and "<function f>" are not."""
+    if signature is not None:
+        signature = re.sub(r"<function (\w+)>", r"\1", signature.replace("<factory>", "..."))
+    return signature, returns

@@ -1,6 +1,7 @@
 """What the documentation says is run, resolved and compared."""
 
 import contextlib
+import inspect
 import io
 import re
 import runpy
@@ -70,19 +71,12 @@ def test_the_tutorial_runs_and_prints_what_it_says(elsewhere):
     assert float(names["scores_mine"].psnr) > 40
     assert float(gl.metrics.psnr(names["informed"].x, names["x"])) > 40
     assert names["naive"].score > 0.01
-    own = torch.autograd.grad(
-        gl.observe(names["net"], names["x"], names["y"]).task.value(
-            sent := {n: p.requires_grad_() for n, p in names["sent"].items()}, names["x"], names["y"]
-        ),
-        list(sent.values()),
-    )
-    for leaf, gradient in zip(names["mine"].update.values(), own, strict=True):
-        torch.testing.assert_close(leaf, gradient, rtol=1e-3, atol=1e-5)
+    names["net"].load_state_dict(names["sent"])
+    gradient = gl.observe(names["net"], names["x"], names["y"]).update
+    for name, leaf in names["mine"].update.items():  # (sent - received) / lr, to float32's rounding
+        torch.testing.assert_close(leaf, gradient[name], rtol=1e-3, atol=1e-5)
     assert (elsewhere / "capture.safetensors").stat().st_mode & 0o777 == 0o600
-    assert "http" not in re.sub(
-        r"<details>.*?</details>|xmlns=\S+", "", read(elsewhere / "audit/report.html")
-    )
-    assert [path.name for path in elsewhere.iterdir()].count("audit") == 1
+    assert "http://" not in re.sub(r"xmlns=\S+", "", read(elsewhere / "audit/report.html"))
 
 
 @pytest.mark.skipif(not (ROOT / "README.md").exists(), reason="there is no README")
@@ -121,7 +115,7 @@ def test_the_budget_is_what_choose_says():
 
 
 def test_the_numbers_worth_knowing_are_those_of_the_code():
-    dlg, idlg, inverting = (build() for build in gl.attacks.ATTACKS.values())
+    dlg, idlg, inverting = gl.attacks.dlg(), gl.attacks.idlg(), gl.attacks.inverting_gradients()
     (tv,) = inverting.priors
     said = dict(re.findall(r"^\| ([^|]+?) \| ([^|]+?) \|", read(DOCS / "internals.md"), re.MULTILINE))
     assert said["a leak, above the better null"] == f"{LEAK:g} dB"
@@ -151,7 +145,8 @@ def command_lines(page: Path) -> list[str]:
     text = read(page)
     lines = [line.strip() for _, code in blocks(page) for line in code.splitlines()]
     inline = re.findall(r"`([^`\n]+)`", _BLOCK.sub("", text))
-    return [line for line in (*lines, *inline) if re.match(r"gradleak (?!\[)\S", line)]
+    found = [line for line in (*lines, *inline) if re.match(r"gradleak (?!\[)\S", line)]
+    return [re.split(r"\s{2,}", line)[0] for line in found]  # a help page explains beside the command
 
 
 COMMANDS = sorted({(page.name, line) for page in PAGES for line in command_lines(page)})
@@ -160,14 +155,16 @@ COMMANDS = sorted({(page.name, line) for page in PAGES for line in command_lines
 @pytest.mark.parametrize(("page", "line"), COMMANDS)
 def test_command_lines_parse(page, line):
     tokens = [token for token in shlex.split(line, comments=True) if token != "..."][1:]
-    _, rest, _ = main.make_parser(click.Context(main)).parse_args(tokens)
+    # Contexts as a real call makes them: click remembers in a command how it was asked for help.
+    group = click.Context(main, info_name="gradleak", **main.context_settings)
+    _, rest, _ = main.make_parser(group).parse_args(tokens)
     if not rest:
         return
     name, *arguments = rest
     assert name in main.commands
     with contextlib.suppress(click.exceptions.Exit, click.MissingParameter), contextlib.redirect_stdout(None):
         # What is named alone may lack its arguments; an option that does not exist raises something else.
-        main.commands[name].make_context(name, arguments)
+        main.commands[name].make_context(name, arguments, parent=group)
 
 
 def test_a_command_line_that_does_not_exist_would_be_found():
@@ -184,26 +181,24 @@ def test_the_help_pages_are_those_of_the_commands():
 
 
 def test_every_attack_and_model_is_described():
-    said = read(DOCS / "choose.md")
+    guide, reference = read(DOCS / "choose.md"), read(DOCS / "reference.md")
     for name in (*gl.attacks.ATTACKS, *gl.zoo.MODELS):
-        assert f"`{name}`" in said, name
-    for name in (*gl.attacks.ATTACKS, *gl.zoo.MODELS):
-        assert re.search(rf"autofunction:: gradleak\.(attacks|zoo)\.{name}\b", read(DOCS / "reference.md")), (
-            name
-        )
+        assert f"`{name}`" in guide, name
+        assert re.search(rf"autofunction:: gradleak\.(attacks|zoo)\.{name}\n", reference), name
 
 
 def test_every_outcome_and_error_is_described():
     said, errors = read(DOCS / "choose.md"), read(DOCS / "reference.md")
     assert all(re.search(rf"^{outcome.value}$", said, re.MULTILINE) for outcome in gl.Outcome)
     kinds = [name for name, e in vars(gl.errors).items() if isinstance(e, type)]
-    assert all(f"`{name}`" in errors for name in kinds)
+    assert [name for name in kinds if f"`{name}`" not in errors] == []
 
 
 def test_every_public_name_has_its_reference():
     said = read(DOCS / "reference.md")
-    rooms = {"attacks", "errors", "labels", "metrics", "zoo", "__version__", "GradleakError"}
-    assert all(f":: gradleak.{name}\n" in said for name in set(gl.__all__) - rooms)
+    elsewhere = {"__version__", "GradleakError"}
+    names = {name for name in gl.__all__ if not inspect.ismodule(getattr(gl, name))} - elsewhere
+    assert [name for name in names if f":: gradleak.{name}\n" not in said] == []
 
 
 def test_the_citation_file_is_of_this_version():

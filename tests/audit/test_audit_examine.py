@@ -56,10 +56,10 @@ def test_pictures_of_a_batch_are_paired_before_they_are_compared():
     class Shuffled:
         """Stands in for an attack: the truth itself, in another order."""
 
-        name, evaluations, trials, citations = "shuffled", 1, 1, ()
+        name, budget, citations = "shuffled", 1, ()
 
-        def iterate_together(self, records, *, rng):
-            yield [gl.Reconstruction(gl.Outcome.CONVERGED, x=x[[2, 0, 1]], y=y[[2, 0, 1]], score=0.0)]
+        def iterate(self, obs, *, rng):
+            yield gl.Reconstruction(gl.Outcome.CONVERGED, x=x[[2, 0, 1]], y=y[[2, 0, 1]], score=0.0)
 
     findings = look([seen], [(x, y)], Shuffled())
     assert [one.psnr for one in findings.findings] == [math.inf] * 3

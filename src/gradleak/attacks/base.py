@@ -49,6 +49,7 @@ class Reconstruction:
     cost: Cost = field(default_factory=Cost)
     history: tuple[tuple[int, float], ...] = ()  # (matching gradients so far, best score)
     trial_outcomes: tuple[Outcome, ...] = ()
+    decisions: tuple[str, ...] = ()  # of a router: what it tried, and why it went on
 
     def __repr__(self) -> str:
         shape = None if self.x is None else list(self.x.shape)
@@ -63,7 +64,15 @@ class Attack(Protocol):
     """Hyper-parameters are an attack's fields; the observation and the randomness are its arguments."""
 
     @property
+    def name(self) -> str: ...
+
+    @property
     def citations(self) -> tuple[str, ...]: ...
+
+    @property
+    def budget(self) -> int:
+        """How many matching gradients it may spend on one observation."""
+        ...
 
     def __call__(self, obs: Observation, *, rng: Rng = 0) -> Reconstruction: ...
 

@@ -1,17 +1,18 @@
 """Attack observations whose private batches are at hand, and compare."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from gradleak.attacks import Outcome, Reconstruction
+from gradleak.attacks import Attack, Outcome, Reconstruction
 from gradleak.attacks.matching import Matching
 from gradleak.audit.findings import Finding, Findings
 from gradleak.metrics import Scores, mean_picture, score
 from gradleak.observe import Observation
+from gradleak.randomness import spawn
 from gradleak.references import cite
 
 
@@ -28,7 +29,7 @@ _nothing = (float("-inf"),) * 3
 def examine(
     observations: Sequence[Observation],
     truths: Sequence[Batch],
-    attack: Matching,
+    attack: Attack,
     *,
     title: str,
     rng: int = 0,
@@ -60,7 +61,7 @@ def examine(
         label_agreement=_mean(label),
         null_label_agreement=_mean(null_label),
         seed=rng,
-        trials=attack.trials,
+        trials=max((one.cost.trials for one in found), default=0),
         versions={name: version(name) for name in ("gradleak", "torch", "numpy")},
         bibtex=cite(attack),
         interrupted=interrupted,
@@ -68,19 +69,35 @@ def examine(
 
 
 def _attack(
-    observations: Sequence[Observation], attack: Matching, rng: int, progress: Progress | None
+    observations: Sequence[Observation], attack: Attack, rng: int, progress: Progress | None
 ) -> tuple[list[Reconstruction], bool]:
     found = [
         Reconstruction(Outcome.RUNNING, reason="stopped before the first candidate") for _ in observations
     ]
-    budget = attack.evaluations * attack.trials * len(observations)
+    budget = attack.budget * len(observations)
     try:
-        for found in attack.iterate_together(observations, rng=rng):
+        for found in _candidates(attack, observations, rng):
             if progress is not None:
                 progress(found, sum(one.cost.matching_gradients for one in found) / budget)
     except KeyboardInterrupt:
         return found, True
     return found, False
+
+
+def _candidates(
+    attack: Attack, observations: Sequence[Observation], rng: int
+) -> Iterator[list[Reconstruction]]:
+    """Together where the attack can do that, otherwise one observation after another."""
+    if isinstance(attack, Matching):
+        yield from attack.iterate_together(observations, rng=rng)
+        return
+    waiting = Reconstruction(Outcome.RUNNING, reason="not reached yet")
+    found = [waiting] * len(observations)
+    generators = spawn(rng, len(observations))
+    for i, (obs, own) in enumerate(zip(observations, generators, strict=True)):
+        for candidate in attack.iterate(obs, rng=own):
+            found = [*found[:i], candidate, *found[i + 1 :]]
+            yield found
 
 
 def _scores(

@@ -70,7 +70,7 @@ def attack(
     try:
         with progress_bar(name, hidden=quiet or as_json) as show:
             for found in chosen.iterate(seen, rng=seed):
-                show([found], found.cost.matching_gradients / (chosen.evaluations * trials))
+                show([found], found.cost.matching_gradients / chosen.budget)
     except KeyboardInterrupt:
         interrupted = True
         console.print("[yellow]interrupted[/]: this is the best candidate so far")

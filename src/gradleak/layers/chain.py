@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from gradleak.errors import UnsupportedLayer
 from gradleak.observe import Observation, Task
-from gradleak.observe.layers import first_tensor, name_of, walk
+from gradleak.observe.layers import name_of, walk
 from gradleak.observe.task import noise_batch, split_tensors, structure_of
 from gradleak.trees import Tree
 
@@ -41,66 +41,82 @@ def chain(obs: Observation) -> list[Layer]:
     Refuses a branch, a skip connection, a layer that runs twice, and anything that the model computes
     between its layers.
     """
-    return _chain(obs.task, obs.params, obs.update, obs.x_shape[1:])
+    layers, broken = _walk(obs.task, obs.params, obs.update, obs.x_shape[1:])
+    if broken is not None:
+        raise broken
+    return layers
+
+
+def opening(obs: Observation) -> list[Layer]:
+    """The layers from the data on, as far as they are a chain."""
+    return _walk(obs.task, obs.params, obs.update, obs.x_shape[1:])[0]
 
 
 def chain_of(model: nn.Module, input_shape: tuple[int, ...]) -> list[Layer]:
-    """The same for a model without an observation: layers know their tensors and no gradients."""
+    """The chain of a model without an observation: layers know their tensors and no gradients."""
     trained, constants = split_tensors(model)
     task = Task(structure_of(model), constants, nn.functional.mse_loss)
-    return _chain(task, trained, {}, input_shape)
+    layers, broken = _walk(task, trained, {}, tuple(input_shape))
+    if broken is not None:
+        raise broken
+    return layers
 
 
-def _chain(task: Task, params: Tree, update: Tree, input_shape: tuple[int, ...]) -> list[Layer]:
-    like = next(iter((*params.values(), *task.constants.values())))
-    x = noise_batch(like, (1, *input_shape))
-    found: list[Layer] = []
-    last, seen = x, set[nn.Module]()
+def _walk(
+    task: Task, params: Tree, update: Tree, input_shape: tuple[int, ...]
+) -> tuple[list[Layer], UnsupportedLayer | None]:
+    """The chain up to where it breaks, and why it does."""
+    tensors = {**task.constants, **params}
+    x = noise_batch(next(iter(tensors.values())), (1, *input_shape))
+    links = _Links(tensors, update, x)
+    walk(task, params, x, links.visit)
+    return links.found, links.broken
+
+
+class _Links:
+    """Collects layers while the model runs, when it can still be seen which tensor is which."""
+
+    def __init__(self, tensors: Tree, update: Tree, x: Tensor) -> None:
+        self.tensors, self.update = tensors, update
+        self.last = x
+        self.seen: set[nn.Module] = set()
+        self.found: list[Layer] = []
+        self.broken: UnsupportedLayer | None = None
 
     def visit(
-        path: str, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any
+        self, path: str, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any
     ) -> None:
-        nonlocal last
-        if any(module.children()):
+        if self.broken is not None:
             return
-        came, gives = first_tensor(args), first_tensor(output)
-        if came is None or gives is None or kwargs or len(args) != 1:
+        try:
+            if not any(module.children()):
+                self._link(path, module, args, kwargs, output)
+            if path == "":
+                self.found += _reshape(self.last, output, path, module)
+        except UnsupportedLayer as error:
+            self.broken = error
+
+    def _link(
+        self, path: str, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any
+    ) -> None:
+        if len(args) != 1 or kwargs or not isinstance(args[0], Tensor) or not isinstance(output, Tensor):
             raise UnsupportedLayer(f"{name_of(path, module)} does not map one tensor to one tensor")
-        if module in seen:
+        if module in self.seen:
             raise UnsupportedLayer(f"{name_of(path, module)} runs twice, so its gradient is a sum of two")
-        seen.add(module)
-        found.extend(_reshape(last, came, path, module))
-        own = {**task.constants, **params}
-        found.append(
-            Layer(
-                path,
-                module,
-                _own(own, path),
-                _own(update, path),
-                tuple(came.shape[1:]),
-                tuple(gives.shape[1:]),
-            )
-        )
-        last = gives
-
-    output: list[Tensor] = []
-
-    def outer(path: str, module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
-        if path == "":
-            output.append(out)
-        visit(path, module, args, kwargs, out)
-
-    walk(task, params, x, outer)
-    if not found:
-        raise UnsupportedLayer("the model has no layers that could be told apart")
-    found.extend(_reshape(last, output[-1], "", task.model))
-    return found
+        self.seen.add(module)
+        self.found += _reshape(self.last, args[0], path, module)
+        own, grads = _own(self.tensors, path), _own(self.update, path)
+        shapes = tuple(args[0].shape[1:]), tuple(output.shape[1:])
+        self.found.append(Layer(path, module, own, grads, *shapes))
+        self.last = output
 
 
-def _reshape(gives: Tensor, takes: Tensor, path: str, module: nn.Module) -> list[Layer]:
+def _reshape(gives: Tensor, takes: Any, path: str, module: nn.Module) -> list[Layer]:
     """Nothing where a layer reads what the last one gave, an implicit flatten where it reads a view of it."""
     if takes is gives:
         return []
+    if not isinstance(takes, Tensor):
+        raise UnsupportedLayer(f"{name_of(path, module)} gives {type(takes).__name__} and no tensor")
     same_numbers = takes.numel() == gives.numel() and torch.equal(takes.reshape(-1), gives.reshape(-1))
     if not same_numbers:
         raise UnsupportedLayer(

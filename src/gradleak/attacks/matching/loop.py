@@ -54,6 +54,10 @@ class Matching:
             raise InvalidInput("L-BFGS cannot project into the box; use the Box prior, or Adam")
 
     @property
+    def budget(self) -> int:
+        return self.evaluations * self.trials
+
+    @property
     def citations(self) -> tuple[str, ...]:
         parts = (self.labels, self.objective, *self.priors, self.init, self.optimizer)
         keys = (*self.references, *(key for part in parts for key in getattr(part, "citations", ())))
