@@ -262,7 +262,7 @@ def notes() -> tuple[str, ...]:
     return (
         "breaching: its preset invertinggradients, as shipped with TV 0.2, from Gaussian noise. gradleak: "
         "inverting_gradients, as published with TV 0.1 from Gaussian noise, by default with TV "
-        f"{default['tv'].default:g} from {default['init'].default}.",
+        f"{default['tv'].default} (falling, where it is two) from {default['init'].default}.",
         "A matching gradient is one double backward pass. breaching does one per iteration; the gradient "
         "with which it scores the end result has no second pass and is not counted. gradleak counts its own.",
         "seconds: of one attack, in the mean, with the library's own preparations.",

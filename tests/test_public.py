@@ -20,6 +20,7 @@ def test_the_public_names_are_exactly_these():
         "logistic",
         "metrics",
         "observe",
+        "risk",
         "save",
         "zoo",
     ]
@@ -27,17 +28,25 @@ def test_the_public_names_are_exactly_these():
 
 
 def test_the_names_of_the_rooms_are_exactly_these():
-    assert sorted(gl.attacks.ATTACKS) == ["dlg", "idlg", "inverting_gradients"]
+    assert sorted(gl.attacks.ATTACKS) == [
+        "bias",
+        "dlg",
+        "idlg",
+        "inverting_gradients",
+        "r_gap",
+    ]
     assert sorted(gl.attacks.__all__) == [
         "ATTACKS",
         "Attack",
         "Cost",
         "Outcome",
         "Reconstruction",
+        "bias",
         "dlg",
         "idlg",
         "inverting_gradients",
         "matching",
+        "r_gap",
     ]
     assert sorted(gl.labels.__all__) == [
         "LabelGuess",

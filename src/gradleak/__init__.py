@@ -9,7 +9,7 @@ found = gl.attacks.dlg()(seen, rng=0)         # what it can make of that
 print(gl.metrics.score(found.x, found.y, x, y % 10, classes=10))
 """
 
-from gradleak import attacks, errors, labels, metrics, zoo
+from gradleak import attacks, errors, labels, metrics, risk, zoo
 from gradleak.attacks import Outcome, Reconstruction
 from gradleak.errors import GradleakError
 from gradleak.observe import Observation, OneGradient, load, logistic, observe, save
@@ -32,6 +32,7 @@ __all__ = [
     "logistic",
     "metrics",
     "observe",
+    "risk",
     "save",
     "zoo",
 ]

@@ -7,11 +7,14 @@ An attack is built from its hyper-parameters and called with an observation and 
 from collections.abc import Callable
 
 from gradleak.attacks import matching
+from gradleak.attacks.closed_form.bias import bias
+from gradleak.attacks.closed_form.r_gap import r_gap
 from gradleak.attacks.base import Attack, Cost, Outcome, Reconstruction
-from gradleak.attacks.matching import Matching
 from gradleak.attacks.named import dlg, idlg, inverting_gradients
 
-ATTACKS: dict[str, Callable[..., Matching]] = {
+ATTACKS: dict[str, Callable[..., Attack]] = {
+    "bias": bias,
+    "r_gap": r_gap,
     "dlg": dlg,
     "idlg": idlg,
     "inverting_gradients": inverting_gradients,
@@ -24,8 +27,10 @@ __all__ = [
     "Cost",
     "Outcome",
     "Reconstruction",
+    "bias",
     "dlg",
     "idlg",
     "inverting_gradients",
     "matching",
+    "r_gap",
 ]

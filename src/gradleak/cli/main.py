@@ -12,6 +12,7 @@ from gradleak.cli.console import EXIT_BAD_INPUT, EXIT_INTERRUPTED, console
 from gradleak.cli.demo import demo
 from gradleak.cli.list import list_
 from gradleak.cli.observe import observe
+from gradleak.cli.risk import risk
 from gradleak.errors import GradleakError
 
 _EPILOG = """\b
@@ -54,9 +55,10 @@ def main(debug: bool, threads: int) -> None:
       gradleak list models          what can be attacked without writing code
       gradleak observe --help       make a capture: what a server would hold
       gradleak attack --help        attack a capture, yours or one made here
+      gradleak risk rank --help     which layers give their input away, before any attack
     """
     torch.set_num_threads(threads)
 
 
-for command in (demo, attack, observe, list_, cite):
+for command in (demo, attack, observe, risk, list_, cite):
     main.add_command(command)

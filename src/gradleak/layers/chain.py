@@ -78,7 +78,7 @@ class _Links:
 
     def __init__(self, tensors: Tree, update: Tree, x: Tensor) -> None:
         self.tensors, self.update = tensors, update
-        self.last = x
+        self.last = x.clone()  # a copy, for what comes next may add to it in place
         self.seen: set[nn.Module] = set()
         self.found: list[Layer] = []
         self.broken: UnsupportedLayer | None = None
@@ -101,20 +101,18 @@ class _Links:
     ) -> None:
         if len(args) != 1 or kwargs or not isinstance(args[0], Tensor) or not isinstance(output, Tensor):
             raise UnsupportedLayer(f"{name_of(path, module)} does not map one tensor to one tensor")
-        if module in self.seen:
+        own, grads = _own(self.tensors, path), _own(self.update, path)
+        if module in self.seen and own:
             raise UnsupportedLayer(f"{name_of(path, module)} runs twice, so its gradient is a sum of two")
         self.seen.add(module)
         self.found += _reshape(self.last, args[0], path, module)
-        own, grads = _own(self.tensors, path), _own(self.update, path)
         shapes = tuple(args[0].shape[1:]), tuple(output.shape[1:])
         self.found.append(Layer(path, module, own, grads, *shapes))
-        self.last = output
+        self.last = output.clone()
 
 
 def _reshape(gives: Tensor, takes: Any, path: str, module: nn.Module) -> list[Layer]:
     """Nothing where a layer reads what the last one gave, an implicit flatten where it reads a view of it."""
-    if takes is gives:
-        return []
     if not isinstance(takes, Tensor):
         raise UnsupportedLayer(f"{name_of(path, module)} gives {type(takes).__name__} and no tensor")
     same_numbers = takes.numel() == gives.numel() and torch.equal(takes.reshape(-1), gives.reshape(-1))

@@ -10,12 +10,14 @@ class Signal:
     """One record's activation at a cut, without a batch axis, and dL/dactivation there; both float64.
 
     ``known`` marks the entries of ``value`` that can be relied on, where not all can: a ReLU that gave 0
-    does not tell what it was given. ``grad`` is always known in full.
+    does not tell what it was given. ``grad`` is always known in full, but for rounding: ``either`` is what it
+    may be instead, and differs from it in the few entries that lie too close to a kink to tell the side.
     """
 
     value: Tensor
     grad: Tensor
     known: Tensor | None = None
+    either: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)

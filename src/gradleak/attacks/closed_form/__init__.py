@@ -1,0 +1,1 @@
+"""Closed forms: no search, one pass of small linear solves, and a certificate."""
