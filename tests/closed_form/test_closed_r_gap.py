@@ -123,3 +123,55 @@ def test_known_labels_rule_readings_out():
     assert float(gl.metrics.psnr(found.x, x)) > 100
     wrong = dataclasses.replace(obs, labels=1 - y)
     assert r_gap()(wrong).outcome is not gl.Outcome.CONVERGED
+
+
+def narrow_net(seed, act, width):
+    """The second convolution alone leaves its input open: it has too few channels."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return nn.Sequential(
+            nn.Conv2d(3, 12, 3, 1, 1),
+            act,
+            nn.Conv2d(12, width, 3, 2, 1),
+            act,
+            nn.Flatten(),
+            nn.Linear(width * 16, 10),
+        ).double()
+
+
+@pytest.mark.parametrize("act", [nn.Sigmoid(), nn.Tanh()], ids=lambda a: type(a).__name__)
+@pytest.mark.parametrize("width", [4, 6])
+def test_virtual_constraints_close_what_a_layer_alone_leaves_open(act, width, monkeypatch):
+    x, y, obs = seen(4, narrow_net(4, act, width), 10)
+    found = r_gap()(obs)
+    assert (found.outcome, found.y.tolist()) == (gl.Outcome.CONVERGED, y.tolist())
+    assert float(gl.metrics.psnr(found.x, x)) > 90
+    monkeypatch.setattr("gradleak.attacks.closed_form.recursion._can_be_joined", lambda below: False)
+    alone = r_gap()(obs)
+    assert alone.outcome is not gl.Outcome.CONVERGED
+
+
+def test_a_deficit_that_nothing_closes_is_not_called_converged():
+    # LeakyReLU's kinks can keep the joint solve from its goal; then the certificate has to say so.
+    for i in range(4):
+        x, _, obs = seen(i, narrow_net(i, nn.LeakyReLU(0.2), 3), 10)
+        found = r_gap()(obs)
+        near = found.x is not None and float(gl.metrics.psnr(found.x, x)) > 60
+        assert near or found.outcome is not gl.Outcome.CONVERGED
+
+
+def test_a_scaled_twin_is_told_apart_by_the_range_of_pixels_and_said_where_it_is_not():
+    # Without biases, a picture and its scaled copy give one and the same gradient at two roots of the head.
+    model = small_net(5)
+    x = PHOTOS[5:6].double()
+    features = x
+    for layer in list(model)[:-1]:
+        features = layer(features)
+    with torch.no_grad():
+        model[-1].weight *= 2.5 / float(model[-1](features))  # a margin beyond the turning point
+    y = torch.tensor([1])
+    found = r_gap()(gl.observe(model, x, y, loss=gl.logistic))
+    dimmer = r_gap()(gl.observe(model, x * 0.2, y, loss=gl.logistic))
+    assert float(gl.metrics.psnr(found.x, x)) > 60
+    assert found.outcome in (gl.Outcome.CONVERGED, gl.Outcome.STALLED)
+    assert dimmer.outcome is gl.Outcome.STALLED or float(gl.metrics.psnr(dimmer.x, x * 0.2)) > 60

@@ -390,3 +390,21 @@ def test_a_gradient_through_an_unknown_number_is_refused(module: nn.Module) -> N
     passed = invert(module, refusing(module, (2, 3)), Signal(value, grad, known))
     assert passed.signal.known is not None
     assert not passed.signal.known[0, 1]
+
+
+def test_what_saturation_magnified_weighs_less() -> None:
+    layer, _, _, out = lived(nn.Sigmoid(), (4,))
+    value = torch.tensor([0.5, 0.3, 1 - 1e-6, 1e-6], dtype=torch.float64)
+    trust = invert(layer.module, layer, Signal(value, out.grad)).signal.trust
+    assert trust is not None
+    assert bool((trust[:2] > 0.5).all())
+    assert bool((trust[2:] < 1e-4).all())
+    assert invert(layer.module, layer, Signal(value[:2], out.grad[:2])).signal.trust is None
+    conv, x, _, above = lived(nn.Conv2d(2, 8, 3, padding=1), (2, 5, 5))
+    noise = torch.zeros_like(above.value)
+    noise[3, 2] = 1e-3
+    trust = torch.where(noise > 0, 1e-6, 1.0)
+    noisy = Signal(above.value + noise, above.grad)
+    conv = dataclasses.replace(conv, grads={})
+    assert far(invert(conv.module, conv, noisy).signal.value, x) > 1e-5
+    assert far(invert(conv.module, conv, dataclasses.replace(noisy, trust=trust)).signal.value, x) < 1e-7

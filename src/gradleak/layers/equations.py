@@ -58,7 +58,7 @@ class Stacked:
     goal: Tensor  # z - b [O, h, w]
     delta: Tensor  # [O, h, w]
     gradient: Tensor | None  # the weight's shape
-    known: Tensor | None  # [O, h, w], 1 where the goal can be relied on
+    trust: Tensor | None  # [O, h, w]: what forward rows are multiplied with, 0 where the goal is not known
 
     @property
     def groups(self) -> int:
@@ -118,8 +118,7 @@ class Stacked:
     @cached_property
     def system(self) -> LinearSystem:
         heavy, light = self.weights
-        forward = self.goal if self.known is None else self.goal * self.known
-        target = [heavy * forward.flatten()]
+        target = [heavy * self.trusted(self.goal).flatten()]
         if self.gradient is not None:
             target.append(light * self.gradient.flatten())
         return LinearSystem(self._matvec, self._rmatvec, torch.cat(target), self.view.planes)
@@ -130,7 +129,7 @@ class Stacked:
 
     def _matvec(self, x: Tensor) -> Tensor:
         read = self.view.unfold(x)
-        forward = self.masked((self.view.filters @ read).flatten(1).reshape(-1, *self.view.maps))
+        forward = self.trusted((self.view.filters @ read).flatten(1).reshape(-1, *self.view.maps))
         heavy, light = self.weights
         if self.gradient is None:
             return heavy * forward.flatten(1)
@@ -140,7 +139,7 @@ class Stacked:
     def _rmatvec(self, u: Tensor) -> Tensor:
         heavy, light = self.weights
         view, n = self.view, self.goal.numel()
-        forward = self.masked(u[:, :n].reshape(-1, *view.maps)).reshape(len(u), *self.deltas.shape)
+        forward = self.trusted(u[:, :n].reshape(-1, *view.maps)).reshape(len(u), *self.deltas.shape)
         read = heavy * (view.filters.transpose(1, 2) @ forward)
         if self.gradient is not None:
             read = read + light * (
@@ -148,8 +147,8 @@ class Stacked:
             )
         return view.fold(read)
 
-    def masked(self, z: Tensor) -> Tensor:
-        return z if self.known is None else z * self.known
+    def trusted(self, z: Tensor) -> Tensor:
+        return z if self.trust is None else z * self.trust
 
     def residual(self, x: Tensor) -> float:
         return relative(self.system.matvec(x[None])[0] - self.system.target, self.system.target)
@@ -166,8 +165,8 @@ class Stacked:
         each = filters.reshape(-1, 1, *filters.shape[2:])
         z = F.conv2d(planes, each, None, view.stride, 0, view.dilation)
         z = z.reshape(k, out, self.channels, *view.maps[1:])
-        if self.known is not None:
-            z = z * self.known[group * out : (group + 1) * out, None]
+        if self.trust is not None:
+            z = z * self.trust[group * out : (group + 1) * out, None]
         return z.permute(1, 3, 4, 2, 0).flatten(3).flatten(0, 2)
 
 
@@ -177,14 +176,12 @@ def stacked(layer: Layer, out: Signal) -> Stacked:
     if "bias" in layer.params:
         z = z - layer.params["bias"][:, None, None]
     gradient = layer.grads.get("weight")
-    known = None if out.known is None else view.to_planes(out.known).double()
-    return Stacked(
-        view,
-        z if known is None else torch.where(known > 0, z, 0.0),
-        delta,
-        None if gradient is None else gradient.reshape(view.weight.shape),
-        known,
-    )
+    trust = None if out.trust is None else view.to_planes(out.trust)
+    if out.known is not None:
+        known = view.to_planes(out.known)
+        z = torch.where(known, z, 0.0)  # what is not known may be anything, NaN too
+        trust = known.double() if trust is None else trust * known
+    return Stacked(view, z, delta, None if gradient is None else gradient.reshape(view.weight.shape), trust)
 
 
 def bias_residual(layer: Layer, found: Stacked) -> float:

@@ -36,6 +36,7 @@ def _(module: nn.BatchNorm2d, layer: Layer, out: Signal, *, tolerance: float = 1
         out.grad * weight / spread,
         None if bool(known.all()) else known,
         None if out.either is None else out.either * weight / spread,
+        out.trust,
     )
     return Inverse(signal, _residual(layer, out, normal, known), int((~open_).sum()))
 

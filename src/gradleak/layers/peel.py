@@ -25,14 +25,10 @@ _SOUND = 1e-4  # eigenvalues of A'A, relative, that the gradient equations are t
 _OPEN = 700  # unknowns that are left to the forward equations
 _GOOD = 1e-4  # a residual at which no other way is tried
 _NULL = 1e-12  # eigenvalues of A'A, relative, that count as zero
-_EXACT = (
-    3e-6  # a residual that float32 gradients explain: no gradient has been taken from a kink's wrong side
-)
+_EXACT = 3e-6  # float32 gradients leave less than this, a gradient from a kink's wrong side more
 _FLIPS, _DOUBTS = 4, 8  # how many wrong sides are looked for, among how many entries at a time
-_PROBE, _MISSING = (
-    1e-6,
-    1e-4,
-)  # how far the probe is iterated; its squared error that means a missing dimension
+_PROBE = 1e-6  # how far the probe is iterated
+_MISSING = 1e-4  # what of the probe, squared, may stay unfound where nothing is missing
 _COUNTED = 4_000_000  # numbers in a matrix whose rank is counted
 
 
@@ -118,7 +114,7 @@ def _completed(found: Stacked) -> tuple[Tensor, int] | None:
     if any(split.open.shape[1] * found.channels > _OPEN for split in splits):
         return None
     x = torch.cat([split.settled.T for split in splits]).reshape(1, *found.view.planes)
-    short = found.masked(found.goal - found.view.apply(x)[0]).reshape(found.groups, -1)
+    short = found.trusted(found.goal - found.view.apply(x)[0]).reshape(found.groups, -1)
     heavy, light = found.weights
     parts, deficit = [], 0
     for group, split in enumerate(splits):
@@ -126,7 +122,7 @@ def _completed(found: Stacked) -> tuple[Tensor, int] | None:
         gram = matrix.T @ matrix
         gram.diagonal().add_((light**2 * split.values).repeat(found.channels))
         right = matrix.T @ (heavy * short[group]) + light**2 * split.right.T.flatten()
-        y, left = smallest(gram, right.unsqueeze(1))
+        y, left = smallest(gram, right.unsqueeze(1), _NULL, 1.0)
         parts.append(y.reshape(found.channels, -1) @ split.open.T)
         deficit += left
     return x[0] + torch.cat(parts).reshape(found.view.planes), deficit
@@ -184,8 +180,8 @@ def _count(found: Stacked) -> int | None:
         unknowns, rows = free.shape[1] * found.channels, found.goal.numel() // found.groups
         if unknowns * rows > _COUNTED:
             return None
-        matrix = found.seen(free, group)
+        matrix = found.weights[0] * found.seen(free, group)
         gram = matrix.T @ matrix if unknowns <= rows else matrix @ matrix.T
         values = torch.linalg.eigvalsh(gram) if gram.numel() else gram.new_zeros(1)
-        deficit += unknowns - int((values > _NULL * values[-1]).sum())
+        deficit += unknowns - int((values > _NULL * max(float(values[-1]), 1.0)).sum())
     return deficit

@@ -14,6 +14,7 @@ from gradleak.layers.solve import relative
 
 Map = Callable[[Tensor], Tensor]
 _INSIDE = 1e-9  # how far inside its range an activation is taken to be, of the range's size
+_FLAT = 0.3  # slopes, of the steepest, below which what is undone is trusted less
 _CLOSE = 1e-5  # of the largest value: some ten times what float32 gradients leave of rounding
 
 
@@ -141,14 +142,23 @@ def _undone(
     _refuse_unknown(layer, out)
     size = high - low if math.isfinite(high - low) else 1.0
     y = out.value.clamp(low + _INSIDE * size, high - _INSIDE * size)
-    grad = out.grad * slope(y)
-    either = None if out.either is None else out.either * slope(y)
+    slopes = slope(y)
+    grad, either = out.grad * slopes, None if out.either is None else out.either * slopes
     if kink:
         close = y.abs() <= _CLOSE * y.abs().max()
         if bool(close.any()):
             either = torch.where(close, out.grad * slope(-y), grad if either is None else either)
-    signal = Signal(inverse(y), grad, out.known, either)
+    signal = Signal(inverse(y), grad, out.known, either, _trust(slopes, out.trust))
     return Inverse(signal, relative(y - out.value, out.value))
+
+
+def _trust(slopes: Tensor, above: Tensor | None) -> Tensor | None:
+    """Undoing an activation divides its errors by the slope: what is flat says less than it seems to."""
+    flat = _FLAT * slopes.max()
+    if bool((slopes >= flat).all()):
+        return above
+    trust = slopes / (slopes + flat)
+    return trust if above is None else trust * above
 
 
 def _refuse_unknown(layer: Layer, out: Signal) -> None:

@@ -34,5 +34,7 @@ def _reshaped(layer: Layer, out: Signal) -> Inverse:
     def back(tensor: Tensor) -> Tensor:
         return tensor.reshape(layer.in_shape)
 
-    known, either = (None if mark is None else back(mark) for mark in (out.known, out.either))
-    return Inverse(Signal(back(out.value), back(out.grad), known, either))
+    known, either, trust = (
+        None if mark is None else back(mark) for mark in (out.known, out.either, out.trust)
+    )
+    return Inverse(Signal(back(out.value), back(out.grad), known, either, trust))

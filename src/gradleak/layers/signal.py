@@ -12,12 +12,15 @@ class Signal:
     ``known`` marks the entries of ``value`` that can be relied on, where not all can: a ReLU that gave 0
     does not tell what it was given. ``grad`` is always known in full, but for rounding: ``either`` is what it
     may be instead, and differs from it in the few entries that lie too close to a kink to tell the side.
+    ``trust``, from 0 to 1, is less than 1 where a saturated activation has magnified what rounding did to
+    ``value``: its equations should weigh less.
     """
 
     value: Tensor
     grad: Tensor
     known: Tensor | None = None
     either: Tensor | None = None
+    trust: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -82,16 +82,20 @@ class Sliding:
     def taps(self) -> Tensor:
         """[kh kw, h w]: the pixel that each tap of the filter reads at each position, H W for padding."""
         _, height, width = self.planes
-        pixels = torch.arange(height * width).reshape(1, 1, height, width)
+        pixels = torch.arange(height * width, device=self.weight.device).reshape(1, 1, height, width)
         pixels = F.pad(pixels, self.pads, value=height * width)
         rows, columns = (
-            s * torch.arange(n).unsqueeze(0) + d * torch.arange(k).unsqueeze(1)
+            s * _upto(n, pixels).unsqueeze(0) + d * _upto(k, pixels).unsqueeze(1)
             for s, n, d, k in zip(
                 self.stride, self.maps[1:], self.dilation, self.weight.shape[2:], strict=True
             )
         )
         read = pixels[0, 0][rows[:, None, :, None], columns[None, :, None, :]]
         return read.reshape(rows.shape[0] * columns.shape[0], -1)
+
+
+def _upto(n: int, like: Tensor) -> Tensor:
+    return torch.arange(n, device=like.device)
 
 
 @singledispatch

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+_SOUND = 1e-8  # the least squared diagonal of a Cholesky factor, relative, that needs no eigenvalues
 _LIMIT = 3000  # steps; the layers of the papers' networks need 100 to 500
 
 
@@ -53,7 +54,7 @@ def cgls(
     x, r = done.clone(), targets - system.matvec(done) if start is not None else targets.clone()
     s = system.rmatvec(r).flatten(1)
     goal = tolerances * torch.linalg.vector_norm(system.rmatvec(targets).flatten(1), dim=1)
-    alive = torch.arange(len(targets))
+    alive = torch.arange(len(targets), device=targets.device)
     p, x, size = s, x.flatten(1), (s * s).sum(1)
     for step in range(limit + 1):
         going = size.sqrt() > goal
@@ -72,34 +73,35 @@ def cgls(
     raise RuntimeError("unreachable: the loop returns at its limit")
 
 
-def well_conditioned(gram: Tensor, least: float) -> Tensor | None:
+def well_conditioned(gram: Tensor, least: float, scale: float = 0.0) -> Tensor | None:
     """The Cholesky factor of A'A, or None where its diagonal says that A is close to losing rank.
 
-    The squared ratio of the diagonal's ends bounds the condition number of A'A from below.
+    The squared ratio of the diagonal's ends bounds the condition number of A'A from below. ``scale`` is
+    what A'A would be compared with where all of it may be rounding.
     """
     factor, info = torch.linalg.cholesky_ex(gram)
     if int(info):
         return None
-    diagonal = factor.diagonal()
-    return factor if float(diagonal.min() / diagonal.max()) ** 2 > least else None
+    diagonal = factor.diagonal().square()
+    return factor if float(diagonal.min()) > least * max(float(diagonal.max()), scale) else None
 
 
-def smallest(gram: Tensor, right: Tensor, cutoff: float = 1e-13) -> tuple[Tensor, int]:
-    """The smallest solution of the normal equations ``gram x = right``, and how many dimensions it leaves."""
+def smallest(gram: Tensor, right: Tensor, cutoff: float, scale: float) -> tuple[Tensor, int]:
+    """The smallest solution of the normal equations ``gram x = right``, and how many dimensions it leaves.
+
+    Eigenvalues count as zero below ``cutoff`` times the largest, or times ``scale`` where that is more.
+    """
     if not gram.numel():
         return right, 0
-    factor = well_conditioned(gram, 1e-8)
+    factor = well_conditioned(gram, _SOUND, scale)
     if factor is not None:
         x = torch.cholesky_solve(right, factor)
         x += torch.cholesky_solve(right - gram @ x, factor)
         return x, 0
     values, vectors = torch.linalg.eigh(gram)
-    kept = values > cutoff * len(values) * values[-1].clamp_min(0)
+    kept = values > cutoff * max(float(values[-1]), scale)
     strong = vectors[:, kept]
-
-    def solve(b: Tensor) -> Tensor:
-        found: Tensor = strong @ ((strong.T @ b) / values[kept].unsqueeze(1))
-        return found
-
-    x = solve(right)
-    return x + solve(right - gram @ x), int((~kept).sum())
+    x = torch.zeros_like(right)
+    for _ in range(2):  # the second refines the first
+        x += strong @ ((strong.T @ (right - gram @ x)) / values[kept].unsqueeze(1))
+    return x, int((~kept).sum())

@@ -39,7 +39,12 @@ def head_guesses(layer: Layer, loss: str) -> list[HeadGuess]:
         found = _logistic_with_bias(layer) if "bias" in layer.grads else _logistic(layer)
     else:
         found = _softmax_with_bias(layer) if "bias" in layer.grads else _softmax(layer)
-    return sorted(found, key=lambda guess: guess.residual)
+    return sorted(found, key=_implausibility)
+
+
+def _implausibility(guess: HeadGuess) -> tuple[float, bool, float]:
+    # Features come from activations, which lean to the positive side, and an untrained net's are small.
+    return (round(guess.residual, 6), float(guess.features.sum()) < 0, float(guess.features.norm()))
 
 
 def _softmax_with_bias(layer: Layer) -> Iterator[HeadGuess]:

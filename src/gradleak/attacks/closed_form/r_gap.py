@@ -1,5 +1,6 @@
 """R-GAP: one record's data by one pass of linear solves down the network (Zhu and Blaschko 2021)."""
 
+import dataclasses
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,9 +9,10 @@ import torch
 
 from gradleak.attacks.base import Cost, Outcome, Reconstruction
 from gradleak.attacks.closed_form.certificate import certify
+from gradleak.attacks.closed_form.head import HeadGuess
 from gradleak.attacks.closed_form.recursion import Descent, descend, readings, split_head
 from gradleak.errors import MissingInformation, UnsupportedLayer
-from gradleak.layers import chain
+from gradleak.layers import Layer, chain
 from gradleak.observe import Observation, OneGradient, cross_entropy, logistic
 from gradleak.randomness import Rng
 
@@ -21,10 +23,11 @@ class RGAP:
 
     A convolution's gradient equations are the same for each input channel and are solved once for all of
     them, known zeros are dropped, rows are balanced, and all of it runs in float64. ``tolerance`` is
-    that of the iterative solves. Which of a bias-free head's readings is meant, the certificate decides.
+    that of the iterative solves. Which of a bias-free head's readings is meant, the certificate decides,
+    and where two explain the update alike, the range of pixels, as the paper has it.
     """
 
-    tolerance: float = 1e-8
+    tolerance: float = 1e-7
     name: str = "r_gap"
     citations: tuple[str, ...] = ("r_gap",)
 
@@ -42,22 +45,80 @@ class RGAP:
             return Reconstruction(Outcome.NOT_APPLICABLE, reason=reason)
         try:
             body, head = split_head(chain(obs))
-            found = [
-                (guess, descend(body, head, guess, tolerance=self.tolerance)) for guess in readings(obs, head)
-            ]
+            guesses = readings(obs, head)
+            answers, tried = self._answers(obs, body, head, guesses)
         except (UnsupportedLayer, MissingInformation) as error:
             return Reconstruction(Outcome.NOT_APPLICABLE, reason=str(error))
-        candidates = [_candidate(obs, down) for _, down in found if down is not None]
-        if not candidates:
-            return Reconstruction(
-                Outcome.STALLED,
-                reason="no layer-by-layer solution exists: the equations contradict each other, as they do "
-                "for a batch, a defended update, or another client than the assumed one",
-                cost=Cost(0, time.perf_counter() - clock, 1),
-            )
-        best = min(candidates, key=lambda one: one.score)
-        cost = Cost(len(candidates), time.perf_counter() - clock, len(found))
-        return Reconstruction(best.outcome, best.x, best.y, best.score, best.reason, cost=cost)
+        cost = Cost(len(answers), time.perf_counter() - clock, tried)
+        return dataclasses.replace(_judged(answers, alone=len(guesses) == 1), cost=cost)
+
+    def _answers(
+        self, obs: Observation, body: list[Layer], head: Layer, guesses: list[HeadGuess]
+    ) -> tuple[list["Answer"], int]:
+        """Each reading carried down to a picture, but for those that cannot be meant any more."""
+        answers: list[Answer] = []
+        tried = 0
+        for guess in guesses:
+            if any(answer.rules_out(guess) for answer in answers):
+                continue
+            tried += 1
+            down = descend(body, head, guess, tolerance=self.tolerance)
+            if down is not None:
+                answers.append(_answer(obs, down, guess))
+        return answers, tried
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """A picture, how much of the update it explains, and how far it leaves the range of pixels."""
+
+    guess: HeadGuess
+    found: Reconstruction
+    excess: float  # the furthest distance of a pixel from [0, 1]
+    brightest: float  # the largest pixel
+
+    @property
+    def fits(self) -> bool:
+        return self.found.outcome is Outcome.CONVERGED and self.excess <= _RANGE
+
+    def rules_out(self, other: HeadGuess) -> bool:
+        """Without biases a network's gradients do not change when the picture is scaled and the head is
+        read at its other root, so both would explain the update. Only the range of pixels can tell: a
+        reading whose features are so much larger that the scaled picture would leave it is not meant.
+        """
+        scale = float(other.features.norm() / self.guess.features.norm())
+        same_side = float(other.features @ self.guess.features) > 0
+        return self.fits and (not same_side or scale * self.brightest > 1 + _RANGE)
+
+
+_RANGE = 0.02
+_NO_SOLUTION = (
+    "no layer-by-layer solution exists: the equations contradict each other, as they do for a batch, a "
+    "defended update, or another client than the assumed one"
+)
+
+
+def _judged(answers: list[Answer], *, alone: bool) -> Reconstruction:
+    """The answer that is left, and whether it is the only one."""
+    if not answers:
+        return Reconstruction(Outcome.STALLED, reason=_NO_SOLUTION)
+    if alone:
+        return answers[0].found
+    fitting = [answer for answer in answers if answer.fits]
+    if len(fitting) == 1:
+        return fitting[0].found
+    if fitting:
+        best = max(fitting, key=lambda answer: answer.brightest)
+        others = ", ".join(
+            f"{answer.brightest / best.brightest:.2f}" for answer in fitting if answer is not best
+        )
+        reason = f"other pictures explain the update as well, {others} times as bright; this is the brightest"
+        return dataclasses.replace(best.found, outcome=Outcome.STALLED, reason=reason)
+    best = min(answers, key=lambda answer: (answer.found.outcome is not Outcome.CONVERGED, answer.excess))
+    if best.found.outcome is not Outcome.CONVERGED:
+        return min(answers, key=lambda answer: answer.found.score).found
+    reason = f"the picture explains the update, and leaves the range of pixels by {best.excess:.2g}"
+    return dataclasses.replace(best.found, outcome=Outcome.STALLED, reason=reason)
 
 
 def _refusal(obs: Observation) -> str | None:
@@ -70,21 +131,24 @@ def _refusal(obs: Observation) -> str | None:
     return None
 
 
-def _candidate(obs: Observation, down: Descent) -> Reconstruction:
+def _answer(obs: Observation, down: Descent, guess: HeadGuess) -> Answer:
     x = down.x.reshape(obs.x_shape)
     y = torch.tensor([down.y], device=obs.like.device)
     certificate = certify(obs, x, y)
     lost = f" ({down.lost})" if down.lost else ""
     reason = f"the recovered picture leaves {certificate.residual:.1e} of the update unexplained{lost}"
-    return Reconstruction(
-        Outcome.CONVERGED if certificate.holds and not down.lost else Outcome.STALLED,
+    whole = certificate.holds and not down.lost
+    found = Reconstruction(
+        Outcome.CONVERGED if whole else Outcome.STALLED,
         x=x.to(obs.like),
         y=y,
         score=certificate.score,
-        reason="" if certificate.holds and not down.lost else reason,
+        reason="" if whole else reason,
     )
+    pixels = obs.domain.to_pixels(x)
+    return Answer(guess, found, float((pixels - pixels.clamp(0, 1)).abs().max()), float(pixels.max()))
 
 
-def r_gap(*, tolerance: float = 1e-8) -> RGAP:
+def r_gap(*, tolerance: float = 1e-7) -> RGAP:
     """R-GAP: layer by layer from the head to the picture, in closed form (Zhu and Blaschko 2021)."""
     return RGAP(tolerance=tolerance)
