@@ -12,6 +12,7 @@ def test_the_public_names_are_exactly_these():
         "Outcome",
         "Reconstruction",
         "__version__",
+        "attack",
         "attacks",
         "cite",
         "errors",
@@ -28,26 +29,10 @@ def test_the_public_names_are_exactly_these():
 
 
 def test_the_names_of_the_rooms_are_exactly_these():
-    assert sorted(gl.attacks.ATTACKS) == [
-        "bias",
-        "dlg",
-        "idlg",
-        "inverting_gradients",
-        "r_gap",
-    ]
-    assert sorted(gl.attacks.__all__) == [
-        "ATTACKS",
-        "Attack",
-        "Cost",
-        "Outcome",
-        "Reconstruction",
-        "bias",
-        "dlg",
-        "idlg",
-        "inverting_gradients",
-        "matching",
-        "r_gap",
-    ]
+    attacks = ["bias", "dlg", "exact_batch", "idlg", "inverting_gradients", "r_gap", "spear", "ssras"]
+    assert sorted(gl.attacks.ATTACKS) == attacks
+    values = ["ATTACKS", "Attack", "Cost", "Outcome", "Reconstruction"]
+    assert sorted(gl.attacks.__all__) == sorted([*values, *attacks, "attack", "matching"])
     assert sorted(gl.labels.__all__) == [
         "LabelGuess",
         "LabelStrategy",

@@ -10,7 +10,7 @@ print(gl.metrics.score(found.x, found.y, x, y % 10, classes=10))
 """
 
 from gradleak import attacks, errors, labels, metrics, risk, zoo
-from gradleak.attacks import Outcome, Reconstruction
+from gradleak.attacks import Outcome, Reconstruction, attack
 from gradleak.errors import GradleakError
 from gradleak.observe import Observation, OneGradient, load, logistic, observe, save
 from gradleak.references import cite
@@ -24,6 +24,7 @@ __all__ = [
     "Outcome",
     "Reconstruction",
     "__version__",
+    "attack",
     "attacks",
     "cite",
     "errors",

@@ -1,5 +1,6 @@
 """``gradleak``: the group that all commands hang on."""
 
+import os
 import sys
 
 import click
@@ -12,6 +13,7 @@ from gradleak.cli.console import EXIT_BAD_INPUT, EXIT_INTERRUPTED, console
 from gradleak.cli.demo import demo
 from gradleak.cli.list import list_
 from gradleak.cli.observe import observe
+from gradleak.cli.reproduce import reproduce
 from gradleak.cli.risk import risk
 from gradleak.errors import GradleakError
 
@@ -31,9 +33,25 @@ class _Sentences(click.Group):
                 raise
             console.print("[bold red]error[/]:", Text(str(error)))
             sys.exit(EXIT_BAD_INPUT)
+        except BrokenPipeError:
+            raise  # click ends quietly when a reader like `head` has left
+        except OSError as error:
+            if ctx.params.get("debug"):
+                raise
+            _drop_unwritten()
+            console.print("[bold red]error[/]:", Text(f"the result could not be written: {error}"))
+            sys.exit(EXIT_BAD_INPUT)
         except KeyboardInterrupt:
             console.print("interrupted before anything was finished")
             sys.exit(EXIT_INTERRUPTED)
+
+
+def _drop_unwritten() -> None:
+    """What standard output could not take is not tried again at exit, where it would end in a traceback."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @click.group(cls=_Sentences, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
@@ -60,5 +78,5 @@ def main(debug: bool, threads: int) -> None:
     torch.set_num_threads(threads)
 
 
-for command in (demo, attack, observe, risk, list_, cite):
+for command in (demo, attack, observe, risk, reproduce, list_, cite):
     main.add_command(command)

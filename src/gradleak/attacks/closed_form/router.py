@@ -1,0 +1,131 @@
+"""SSRAS: look at the observation, try the surest attack first, and let the certificate decide."""
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import nn
+
+from gradleak.attacks.base import Cost, Outcome, Reconstruction
+from gradleak.attacks.closed_form.batch.attack import ExactBatch, Spear
+from gradleak.attacks.closed_form.bias import Bias
+from gradleak.attacks.closed_form.certificate import certify
+from gradleak.attacks.closed_form.r_gap import RGAP
+from gradleak.attacks.matching import Init, Matching, as_init
+from gradleak.attacks.named import dlg, inverting_gradients
+from gradleak.labels import inferred
+from gradleak.observe import Observation
+from gradleak.randomness import Rng, spawn
+
+_KINKED = (nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.ReLU6, nn.Hardtanh, nn.MaxPool1d, nn.MaxPool2d)
+
+
+@dataclass(frozen=True)
+class SSRAS:
+    """Bias attack, exact batch, R-GAP, then optimisation started from whatever the closed forms left.
+
+    After the router of the Sensors 2022 paper (doi 10.3390/s22197157), of which we could read the outline
+    only: its three groups of attacks are kept, and where it consults its index RA-I, here the closed form
+    is simply tried, since it costs a few matching gradients, and its certificate is asked. Every decision
+    is kept in the reconstruction.
+    """
+
+    evaluations: int = 4000
+    trials: int = 1
+    name: str = "ssras"
+    citations: tuple[str, ...] = ("ssras", "bias", "r_gap", "dlg", "inverting_gradients", "spear")
+
+    @property
+    def budget(self) -> int:
+        return self.evaluations * self.trials
+
+    def __call__(self, obs: Observation, *, rng: Rng = 0) -> Reconstruction:
+        *_, last = self.iterate(obs, rng=rng)
+        return last
+
+    def iterate(self, obs: Observation, *, rng: Rng = 0) -> Iterator[Reconstruction]:
+        decisions: list[str] = []
+        best = Reconstruction(Outcome.NOT_APPLICABLE, reason="no attack could be run")
+        spent = Cost()
+        own = spawn(rng, len(_CLOSED) + 1)
+        for attack, generator in zip(_CLOSED, own, strict=False):
+            found = attack(obs, rng=generator)
+            spent = _together(spent, found.cost)
+            decisions.append(_decision(attack.name, found))
+            best = min(best, found, key=_badness)
+            if found.outcome is Outcome.CONVERGED:
+                yield _told(found, decisions, spent)
+                return
+        # Optimisation gains from a start near the truth, and loses from one that is confidently wrong.
+        start = best if best.x is not None and best.score <= _NEAR else None
+        fallback = self._optimisation(obs, start)
+        decisions.append(_chosen(fallback, obs, start))
+        for found in fallback.iterate(obs, rng=own[-1]):
+            if found.outcome is Outcome.RUNNING:
+                yield _told(found, decisions, _together(spent, found.cost))
+        # Attacks score in different units; what each leaves of the update is the same for all.
+        ended = _certified(obs, found)
+        told = [*decisions, _decision(fallback.name, ended)]
+        yield _told(min(ended, best, key=_badness), told, _together(spent, found.cost))
+
+    def _optimisation(self, obs: Observation, start: Reconstruction | None) -> Matching:
+        init: Init = (
+            as_init("gray") if start is None or start.x is None else as_init(obs.domain.to_pixels(start.x))
+        )
+        if kinked(obs):
+            return inverting_gradients(init=init, steps=min(self.evaluations, 1000) - 1, trials=self.trials)
+        return dlg(labels=inferred(), init=init, evaluations=self.evaluations, trials=self.trials)
+
+
+_CLOSED: tuple[Bias | ExactBatch | RGAP | Spear, ...] = (Bias(), ExactBatch(), RGAP(), Spear())
+
+
+_NEAR = 0.05**2
+"""Up to here what a closed form left is worth starting from: a twentieth of the update unexplained."""
+
+
+def kinked(obs: Observation) -> bool:
+    """Whether the network has layers whose derivative jumps, which second-order descents cannot follow."""
+    return any(isinstance(module, _KINKED) for module in obs.model.modules())
+
+
+def _certified(obs: Observation, found: Reconstruction) -> Reconstruction:
+    if found.x is None or found.y is None or found.outcome is Outcome.DIVERGED:
+        return found
+    y = found.y if found.probabilities is None else found.probabilities
+    return dataclasses.replace(found, score=certify(obs, found.x, y).score)
+
+
+def _badness(found: Reconstruction) -> tuple[bool, float]:
+    return (found.x is None, found.score)
+
+
+def _decision(name: str, found: Reconstruction) -> str:
+    if found.outcome is Outcome.NOT_APPLICABLE:
+        return f"{name}: not applicable, {found.reason}"
+    said = [] if found.score == float("inf") else [f"{found.score**0.5:.1e} of the update unexplained"]
+    return f"{name}: {found.outcome}, {'; '.join([*said, *([found.reason] if found.reason else [])])}"
+
+
+def _chosen(fallback: Matching, obs: Observation, start: Reconstruction | None) -> str:
+    kind = "has kinks" if kinked(obs) else "is smooth"
+    begin = "from gray" if start is None else "from what the closed form left"
+    return f"optimisation by {fallback.name}, since the network {kind}; it starts {begin}"
+
+
+def _told(found: Reconstruction, decisions: list[str], cost: Cost) -> Reconstruction:
+    return dataclasses.replace(found, decisions=tuple(decisions), cost=cost)
+
+
+def _together(a: Cost, b: Cost) -> Cost:
+    return Cost(a.matching_gradients + b.matching_gradients, a.seconds + b.seconds, max(a.trials, b.trials))
+
+
+def ssras(*, evaluations: int = 4000, trials: int = 1) -> SSRAS:
+    """SSRAS: bias attack, exact batch, R-GAP, else optimisation; the certificate decides (Sensors 2022)."""
+    return SSRAS(evaluations=evaluations, trials=trials)
+
+
+def attack(obs: Observation, *, rng: Rng = 0) -> Reconstruction:
+    """Just recover what can be recovered: the router with its defaults."""
+    return ssras()(obs, rng=rng)
