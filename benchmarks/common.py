@@ -13,18 +13,29 @@ import gradleak as gl
 CLASSES = 100
 
 
-def pairs(n: int, size: int = 32) -> list[tuple[Tensor, Tensor]]:
-    """``n`` pictures with labels, faces and photographs in turn, none of which a default was chosen on.
+SETS = ("faces", "photos")
 
-    The defaults were chosen on photographs 20 to 59 and on networks with seeds from 100 on.
+
+def pairs(n: int, size: int = 32, sets: Sequence[str] = SETS) -> list[tuple[Tensor, Tensor]]:
+    """``n`` pictures with labels, at most 20 of each of ``sets``, in turn; ``("faces",)`` for faces alone.
+
+    Only the faces, 0 to 19, are independent of the defaults: those were chosen on faces 30 to 59, on
+    photographs 20 to 59 and on networks with seeds from 100 on. Photographs 0 to 19 are other crops, but
+    crops of the same six photographs, and overlap with those that the defaults were chosen on.
     """
-    sets = [gl.zoo.pictures(name, size=size, n=max(n, 20))[0][:20] for name in ("faces", "photos")]
-    pictures = torch.stack([one for both in zip(*sets, strict=True) for one in both])[:n]
+    most = 20 * len(sets)
+    if n > most:
+        raise ValueError(f"{', '.join(sets)} hold {most} pictures that are not used elsewhere; came {n}")
+    found = [gl.zoo.pictures(name, size=size, n=20)[0] for name in sets]
+    pictures = torch.stack([one for row in zip(*found, strict=True) for one in row])[:n]
     return [(pictures[i : i + 1], torch.tensor([(37 * i + 11) % CLASSES])) for i in range(n)]
 
 
 def public() -> Tensor:
-    """Pictures that no measurement attacks, for the null baseline."""
+    """Pictures that no measurement attacks, for the null baseline.
+
+    The photographs' crops overlap with attacked ones, which can only make the null too strong.
+    """
     return torch.cat([gl.zoo.pictures("faces")[0][50:], gl.zoo.pictures("photos")[0][20:]])
 
 

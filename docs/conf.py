@@ -36,8 +36,10 @@ def setup(app: Any) -> None:
 
 
 def _bars_are_bars(_app: Any, _what: str, _name: str, _object: Any, _options: Any, lines: list[str]) -> None:
-    """|x| is a formula in our docstrings, and never a substitution; Python's own sentence says nothing."""
-    lines[:] = [line.replace("|", "\\|") for line in lines if line != "Call self as a function."]
+    """|x| is a formula in our docstrings, never a substitution, and [*shape] no emphasis; Python's own
+    sentence says nothing."""
+    said = [line.replace("|", "\\|") for line in lines if line != "Call self as a function."]
+    lines[:] = [re.sub(r"(?<=[\[ ])\*(?=\w+[\],])", r"\\*", line) for line in said]
 
 
 def _defaults_are_python(

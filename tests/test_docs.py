@@ -67,6 +67,9 @@ def test_the_tutorial_runs_and_prints_what_it_says(elsewhere):
     for one, (x, y) in zip(names["all_found"], names["truths"], strict=True):
         assert float(gl.metrics.psnr(one.x, x)) > 40
         assert one.y.tolist() == y.tolist()
+    assert names["recovered"].outcome is gl.Outcome.CONVERGED
+    assert float(names["batch_scores"].psnr.min()) > 80
+    assert names["batch_scores"].label_agreement == 1
     assert names["findings"].median_psnr > 40
     assert float(names["scores_mine"].psnr) > 40
     assert float(gl.metrics.psnr(names["informed"].x, names["x"])) > 40
@@ -162,14 +165,20 @@ def test_command_lines_parse(page, line):
         return
     name, *arguments = rest
     assert name in main.commands
+    command, parent = main.commands[name], group
+    if isinstance(command, click.Group) and arguments and arguments[0] in command.commands:
+        parent = click.Context(command, info_name=name, parent=group)
+        command, (name, *arguments) = command.commands[arguments[0]], arguments
     with contextlib.suppress(click.exceptions.Exit, click.MissingParameter), contextlib.redirect_stdout(None):
         # What is named alone may lack its arguments; an option that does not exist raises something else.
-        main.commands[name].make_context(name, arguments, parent=group)
+        command.make_context(name, arguments, parent=parent)
 
 
 def test_a_command_line_that_does_not_exist_would_be_found():
     with pytest.raises(click.NoSuchOption):
         test_command_lines_parse("", "gradleak attack x --model lenet --no-such-thing")
+    with pytest.raises(click.NoSuchOption):
+        test_command_lines_parse("", "gradleak risk rank lenet --no-such-thing")
     assert len(COMMANDS) > 8
 
 
@@ -177,7 +186,9 @@ def test_the_help_pages_are_those_of_the_commands():
     script = runpy.run_path(str(DOCS / "update_cli.py"))
     page = read(DOCS / "cli.md")
     assert script["updated"](page) == page, "run python docs/update_cli.py"
-    assert sorted(script["documented"](page)) == sorted(["", *main.commands])
+    groups = {name: one for name, one in main.commands.items() if isinstance(one, click.Group)}
+    nested = [f"{name} {one}" for name, group in groups.items() for one in group.commands]
+    assert sorted(script["documented"](page)) == sorted(["", *main.commands, *nested])
 
 
 def test_every_attack_and_model_is_described():
@@ -185,6 +196,13 @@ def test_every_attack_and_model_is_described():
     for name in (*gl.attacks.ATTACKS, *gl.zoo.MODELS):
         assert f"`{name}`" in guide, name
         assert re.search(rf"autofunction:: gradleak\.(attacks|zoo)\.{name}\n", reference), name
+
+
+def test_the_defaults_are_those_of_the_code():
+    said = dict(re.findall(r"^\| `(\w+)` \| (`\w+=.*`) \|$", read(DOCS / "choose.md"), re.MULTILINE))
+    for name, build in gl.attacks.ATTACKS.items():
+        settings = inspect.signature(build).parameters.values()
+        assert said[name] == ", ".join(f"`{one.name}={one.default!r}`" for one in settings), name
 
 
 def test_every_outcome_and_error_is_described():

@@ -6,7 +6,7 @@ import pytest
 
 from gradleak import files
 from gradleak.errors import CannotWrite
-from gradleak.files import write_whole
+from gradleak.files import require_folder, write_together, write_whole
 
 
 def names(folder: Path) -> list[str]:
@@ -80,3 +80,40 @@ def test_the_longest_name_that_the_disk_takes_can_be_written(tmp_path: Path) -> 
     path = tmp_path / ("n" * 255)
     write_whole(path, b"x")
     assert path.read_bytes() == b"x"
+
+
+def test_a_link_stays_and_its_file_is_replaced(tmp_path: Path) -> None:
+    real, link = tmp_path / "real", tmp_path / "link"
+    real.write_bytes(b"old")
+    link.symlink_to(real)
+    write_whole(link, b"new")
+    assert link.is_symlink()
+    assert real.read_bytes() == b"new"
+    dangling = tmp_path / "dangling"
+    dangling.symlink_to(tmp_path / "there" / "later")
+    write_whole(dangling, b"x")
+    assert (tmp_path / "there" / "later").read_bytes() == b"x"
+    assert dangling.is_symlink()
+
+
+def test_what_is_no_regular_file_is_left_as_it_is(tmp_path: Path) -> None:
+    pipe, loop = tmp_path / "pipe", tmp_path / "loop"
+    os.mkfifo(pipe)
+    loop.symlink_to(loop)
+    (tmp_path / "to_pipe").symlink_to(pipe)
+    for path in (pipe, tmp_path / "to_pipe", loop, tmp_path / "nul\0"):
+        with pytest.raises(CannotWrite):
+            write_whole(path, b"x")
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    assert names(tmp_path) == ["loop", "pipe", "to_pipe"]
+    with pytest.raises(CannotWrite):
+        require_folder(tmp_path / "nul\0")
+
+
+def test_files_of_an_earlier_run_go_once_the_new_ones_are_there(tmp_path: Path) -> None:
+    one, two, other = (tmp_path / name for name in ("1", "2", "other"))
+    for path in (one, two, other):
+        path.write_bytes(b"old")
+    write_together({one: b"new"}, earlier=[one, two])
+    assert names(tmp_path) == ["1", "other"]
+    assert one.read_bytes() == b"new"

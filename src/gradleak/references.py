@@ -46,6 +46,8 @@ REFERENCES: dict[str, str] = {
   year      = {2021}
 }""",
     "ssras": """@article{ssras2022,
+  author  = {{Hainan University} and others},
+  note    = {The authors' names are at the DOI},
   title   = {Recover User's Private Training Image Data by Gradient in Federated Learning},
   journal = {Sensors},
   volume  = {22},

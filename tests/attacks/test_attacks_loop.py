@@ -1,3 +1,4 @@
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import pytest
@@ -7,7 +8,8 @@ from torch import nn
 import gradleak as gl
 from gradleak.attacks import matching as m
 from gradleak.attacks.matching.problem import Problem
-from gradleak.errors import InvalidInput, MissingInformation
+from gradleak.attacks.matching.trial import Trial, best_of
+from gradleak.errors import InvalidInput, InvalidModel, MissingInformation
 from gradleak.observe import OneGradient
 from gradleak.randomness import spawn
 
@@ -125,6 +127,111 @@ def test_the_cost_is_the_number_of_simulated_updates(make):
     assert (found.cost.trials, found.cost.seconds > 0) == (1, True)
 
 
+@BOTH
+def test_the_cost_counts_every_trial(make):
+    calls = []
+    obs = record(model=nn.Sequential(Stubborn(), *net()), assumed=Counting(calls))
+    found = (make(trials=3, evaluations=7) if make is attack else make(steps=6, trials=3))(obs, rng=0)
+    probes = 1  # of a sweep, which the model refuses
+    assert found.cost.matching_gradients == 21 == len(calls) - probes
+    assert found.cost.trials == 3
+
+
+class Silent:
+    """An optimizer that asks for the same point for ever."""
+
+    citations = ()
+
+    def descend(self, start, project):
+        while True:
+            yield start + 0
+
+
+def trial(*answers, outcome=gl.Outcome.RUNNING):
+    guess = gl.labels.LabelGuess(y=torch.zeros(1, dtype=torch.long))
+    one = Trial(0, torch.zeros(1, 3, 2, 2), guess)
+    one.begin(Silent(), None)
+    for n, (value, mismatch) in enumerate(answers):
+        one.question = torch.full((12,), float(n))
+        one.answer(value, mismatch, torch.zeros(12))
+    one.end(outcome)
+    return one
+
+
+def test_the_best_point_is_that_of_the_lowest_objective_not_mismatch():
+    one = trial((1.0, 0.1), (0.8, 0.6), (0.9, 0.0))
+    assert (one.best_value, one.best_mismatch, float(one.best_point[0])) == (0.8, 0.6, 1.0)
+    assert one.history == [(1, 0.1), (2, 0.6)]
+
+
+def test_a_trial_that_converged_speaks_for_its_record_whatever_the_priors_say():
+    problem = Problem([record()], (0, 0), torch.zeros(2, 1, dtype=torch.long), m.SquaredError())
+    spared = trial((0.1, 0.1), outcome=gl.Outcome.SPARED)
+    converged = trial((0.3, 0.0), outcome=gl.Outcome.CONVERGED)
+    for trials in ([spared, converged], [converged, spared]):
+        found = best_of([(problem, one) for one in trials], 0.0, torch.float64)
+        assert (found.outcome, found.score) == (gl.Outcome.CONVERGED, 0.0)
+
+
+def test_the_tolerance_is_for_the_mismatch_without_the_priors():
+    obs = record(reveal=("labels",))
+    x = torch.rand(1, 3, 2, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    chosen = adam(labels=gl.labels.known(), priors=(m.Energy(10.0),), tolerance=1e-9, init=m.Given(x))
+    found = chosen(obs)
+    assert (found.outcome, found.cost.matching_gradients) == (gl.Outcome.CONVERGED, 1)
+
+
+def test_threads_that_share_an_observation_do_not_disturb_each_other():
+    obs = record()
+    assert len({id(model) for model in (obs.model, obs.task.model, obs.task.model)}) == 3
+    alone = [attack()(obs, rng=seed).x for seed in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda seed: attack()(obs, rng=seed).x, range(4)))
+    assert all(map(torch.equal, alone, found))
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_the_callers_own_mode_neither_matters_nor_changes(mode):
+    obs = record()
+    expected = attack()(obs, rng=0).x
+    with mode():
+        here = gl.Observation.from_update(net(), obs.update, x_shape=obs.x_shape)
+        candidates = attack(report_every=20).iterate(here, rng=0)
+        next(candidates)
+        assert not torch.is_grad_enabled()
+        assert torch.is_inference_mode_enabled() is (mode is torch.inference_mode)
+        *_, found = candidates
+    assert torch.equal(found.x, expected)
+
+
+class OwnDtype(nn.Sequential):
+    def forward(self, x):
+        return super().forward(x.float())
+
+
+def test_a_model_that_fixes_its_dtype_is_told_apart_from_a_wrong_loss():
+    obs = record(model=OwnDtype(*net(dtype=torch.float32)))
+    with pytest.raises(InvalidModel, match=r"computes in torch.float64.*pass double=False"):
+        attack(double=True)(obs)
+    assert attack()(obs).score < 1
+
+
+def test_attention_is_observed_and_attacked_from_both_sides():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        model = nn.Sequential(layer, nn.Flatten(), nn.Linear(32, 4)).eval().double()
+    x = torch.rand(1, 4, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    flags = (torch.backends.cuda.flash_sdp_enabled(), torch.backends.cuda.mem_efficient_sdp_enabled())
+    seen = gl.observe(model, x, torch.tensor([1]))
+    built = gl.Observation.from_update(model, seen.update, x_shape=(1, 4, 8))
+    a, b = (attack(labels=gl.labels.idlg())(obs, rng=0) for obs in (seen, built))
+    assert torch.equal(a.x, b.x)
+    assert a.score < 1e-3
+    assert float((a.x - x).abs().max()) < 0.2
+    assert flags == (torch.backends.cuda.flash_sdp_enabled(), torch.backends.cuda.mem_efficient_sdp_enabled())
+
+
 def test_candidates_only_get_better_and_the_last_is_the_answer():
     obs = record()
     chosen = attack(report_every=5, trials=2)
@@ -240,6 +347,95 @@ class Doubled(nn.Module):
         return x * 2
 
 
+NORMS = {
+    "layer": lambda: nn.LayerNorm([4, 6, 6]),
+    "instance": lambda: nn.InstanceNorm2d(4, affine=True),
+    "batch": lambda: nn.BatchNorm2d(4, track_running_stats=False),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("norm", NORMS)
+def test_layers_whose_second_derivative_vmap_gets_wrong_are_run_in_turn(norm, dtype):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(
+            nn.Conv2d(1, 4, 3), NORMS[norm](), nn.Sigmoid(), nn.Flatten(), nn.Linear(144, 4)
+        )
+    rng = torch.Generator().manual_seed(0)
+    y = torch.tensor([0, 1, 2])
+    obs = gl.observe(model.to(dtype), torch.rand(3, 1, 8, 8, generator=rng), y)
+    problem = Problem([obs], (0, 0), y.expand(2, -1), m.SquaredError(), (m.TotalVariation(10.0),))
+    points = torch.rand(2, problem.pixels, generator=rng).to(dtype)
+    together = problem.evaluate(points, [0, 1], points.new_zeros(2))
+    alone = problem.evaluate(points[1:], [1], points.new_zeros(1))
+    assert not problem.vectorises
+    for a, b in zip(together, alone, strict=True):
+        torch.testing.assert_close(a[1], b[0], rtol=1e-6, atol=1e-9)
+
+
+ZOO = {
+    "lenet": lambda: gl.zoo.lenet(10, size=16, seed=0),
+    **{
+        f"convnet {pool}": lambda pool=pool: gl.zoo.convnet(size=16, pool=pool, width=8, seed=0)
+        for pool in ("max", "avg", "stride")
+    },
+    **{
+        f"resnet {norm}": lambda norm=norm: gl.zoo.resnet(size=16, norm=norm, width=8, seed=0).eval()
+        for norm in ("group", "batch")
+    },
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", ZOO)
+def test_the_zoos_models_still_run_in_one_sweep(name, dtype):
+    x = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    obs = gl.observe(ZOO[name]().to(dtype), x, torch.tensor([1]))
+    y = torch.ones(2, 1, dtype=torch.long)
+    assert Problem([obs], (0, 0), y, m.SquaredError()).vectorises
+    assert Problem([obs], (0, 0), y, m.Cosine(), (m.TotalVariation(0.1, 0.001),)).vectorises
+
+
+class Times(nn.Module):
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x):
+        return self.factor * x
+
+
+def topped(*layers, dtype=torch.float64):
+    return nn.Sequential(*net(), *layers).to(dtype)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"model": topped(nn.Sigmoid())}, {"model": topped(nn.Tanh())}),
+        ({"model": topped(nn.ReLU())}, {"model": topped(nn.ReLU6())}),
+        ({"model": topped(nn.Softplus(1))}, {"model": topped(nn.Softplus(2))}),
+        ({"model": topped(Times(1))}, {"model": topped(Times(2))}),
+        ({}, {"model": net(dtype=torch.float32)}),
+        ({}, {"normalization": ((0.1,), (1.0,))}),
+        ({}, {"normalization": ((0.0,), (0.5,))}),
+        ({}, {"loss": lambda output, y: nn.functional.cross_entropy(output, y)}),
+    ],
+    ids=["class", "same here", "setting", "hidden setting", "dtype", "mean", "std", "loss"],
+)
+def test_records_of_two_kinds_are_not_solved_together(one, other):
+    one, other = record(0, **one), record(0, **other)
+    adam(steps=2).together([one, one])
+    for pair in ([one, other], [other, one]):
+        with pytest.raises(InvalidInput, match="one by one"):
+            adam(steps=2).together(pair)
+
+
+def test_no_records_together_are_no_answers():
+    assert attack().together([]) == []
+
+
 def test_inside_the_box_no_pixel_leaves_it_whatever_the_normalisation():
     obs = record(normalization=((0.4, 0.5, 0.6), (0.2, 0.3, 0.25)))
     found = adam(box=True, init=m.Gaussian(0, 3))(obs, rng=0)
@@ -283,6 +479,20 @@ def test_an_attack_leaves_observation_model_and_random_state_as_they_were():
         (lambda: attack(trials=0), "trials"),
         (lambda: attack(evaluations=0), "evaluations"),
         (lambda: attack(tolerance=float("nan")), "tolerance"),
+        (lambda: attack(tolerance="0"), "tolerance"),
+        (lambda: attack(trials=2.5), "whole numbers"),
+        (lambda: attack(evaluations=1.5), "whole numbers"),
+        (lambda: attack(labels="known"), "function as labels.*came 'known'"),
+        (
+            lambda: attack(init=lambda shape, rng: torch.zeros(3))(record()),
+            r"\[1, 3, 2, 2\] .*came shape \[3\]",
+        ),
+        (lambda: attack(init=lambda shape, rng: None)(record()), "came NoneType"),
+        (lambda: m.LBFGS(history=0), "history"),
+        (lambda: m.LBFGS(history=-1), "history"),
+        (lambda: m.Adam(1.5), "steps"),
+        (lambda: m.Adam(5, lr=float("nan")), "came 5 and nan"),
+        (lambda: m.Adam(5, lr="a"), "learning rate"),
         (lambda: attack(box=True), "Box prior"),
         (lambda: attack().together([record(0), record(0, b=2)]), "one by one"),
     ],

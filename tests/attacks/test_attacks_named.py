@@ -7,7 +7,9 @@ from torch import nn
 import gradleak as gl
 from gradleak.attacks import ATTACKS
 from gradleak.attacks.matching import Adam, Cosine, Gaussian, TotalVariation
+from gradleak.errors import InvalidInput
 
+MATCHING = ("dlg", "idlg", "inverting_gradients")
 FACES, _ = gl.zoo.pictures("faces", size=8, n=12, channels=1)
 
 
@@ -62,7 +64,7 @@ def test_published_settings_can_be_asked_for():
 def test_neighbours_differ():
     _, _, obs = seen(0)
     few = {"dlg": {"evaluations": 9}, "idlg": {"evaluations": 9}, "inverting_gradients": {"steps": 9}}
-    found = [ATTACKS[name](**few[name])(obs, rng=0).x for name in ATTACKS]
+    found = [ATTACKS[name](**few[name])(obs, rng=0).x for name in MATCHING]
     found += [
         gl.attacks.inverting_gradients(steps=9, **changed)(obs, rng=0).x
         for changed in ({"tv": 0.0}, {"sign": False}, {"lr": 0.03}, {"init": "uniform"})
@@ -71,7 +73,7 @@ def test_neighbours_differ():
         assert all(not torch.allclose(a, b, atol=1e-4) for b in found[:i])
 
 
-@pytest.mark.parametrize("name", sorted(ATTACKS))
+@pytest.mark.parametrize("name", MATCHING)
 def test_an_update_that_came_from_elsewhere_is_not_explained(name):
     # Other parameters than the client's: there is nothing to find, and the attack must not claim it.
     _, _, obs = seen(0)
@@ -105,3 +107,21 @@ def test_every_attack_cites_its_paper_and_its_parts():
     assert text.count("@") == 2
     assert "Geiping" in gl.cite(gl.attacks.inverting_gradients())
     assert gl.cite(gl.attacks.idlg()).index("Zhao") < gl.cite(gl.attacks.idlg()).index("Zhu")
+
+
+def test_the_weight_of_total_variation_is_one_number_or_two():
+    make = gl.attacks.inverting_gradients
+    assert make(tv=[0.1, 0.01]).priors == make(tv=(0.1, 0.01)).priors == (TotalVariation(0.1, 0.01),)
+    assert make(tv=0).priors == ()
+    for tv in ((0.0, 0.1), (0.1, 0.0), (0.1, 0.1, 0.1), (), -1.0, float("nan"), "a"):
+        with pytest.raises(InvalidInput, match=r"expected (tv as one|a) weight"):
+            make(tv=tv)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_model_of_16_bits_is_attacked_in_float64(dtype):
+    _, _, obs = seen(0, dtype=dtype)
+    plain, double = (gl.attacks.inverting_gradients(steps=60, double=d)(obs, rng=0) for d in (False, True))
+    assert torch.equal(plain.x, double.x)
+    assert plain.x.dtype is dtype
+    assert plain.score == double.score > 1e-4

@@ -70,6 +70,22 @@ def test_a_match_scores_0_and_an_update_of_zeros_1(objective):
     assert float(objective(zeros, a)) == pytest.approx(1)
 
 
+def test_the_cosine_keeps_its_digits_near_a_match_in_float32():
+    a, b = trees()
+    near = {n: 3 * leaf + 1e-5 * b[n] for n, leaf in a.items()}
+    exact = float(Cosine()(near, a))
+    short = ({n: leaf.float() for n, leaf in tree.items()} for tree in (near, a))
+    assert 1e-13 < exact < 1e-9
+    assert float(Cosine()(*short)) == pytest.approx(exact, rel=0.05)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_cosine_of_tiny_updates_stays_between_its_ends(dtype):
+    a, b = ({n: leaf.to(dtype) for n, leaf in tree.items()} for tree in trees())
+    for shrink in (1e-15, 1e-25, 1e-40, 0.0):
+        assert 0 <= float(Cosine()({n: shrink * leaf for n, leaf in a.items()}, b)) <= 2
+
+
 def test_objectives_differ_from_each_other():
     a, b = trees()
     values = [round(float(objective(a, b)), 9) for objective in OBJECTIVES]
@@ -178,6 +194,7 @@ def test_a_given_start_is_taken_and_copied():
 @pytest.mark.parametrize(
     ("make", "says"),
     [
+        (lambda: as_init(None), "a tensor or a function; came None"),
         (lambda: as_init("grey"), "gaussian, uniform, gray, patterned"),
         (lambda: Given(torch.zeros(3, 5))((1, 3, 8, 8), torch.Generator()), r"\[3, 5\].*\[1, 3, 8, 8\]"),
         (lambda: Patterned()((4, 7), torch.Generator()), r"pictures \[B, C, H, W\]"),

@@ -218,12 +218,14 @@ def test_spear_does_not_claim_what_it_has_not_found():
 
 
 @pytest.mark.parametrize("attack", [QUICK, Spear()])
-def test_same_seed_same_bits_and_iterate_ends_there_too(attack):
+def test_same_seed_same_batch_and_iterate_ends_there_too(attack):
     x, _y, obs = seen(4, 3, sizes=(64, 200))
     before = torch.get_rng_state()
     first, *rest = attack.iterate(obs, rng=7)
     again = attack(obs, rng=7)
     assert not rest
-    assert torch.equal(first.x, again.x)
+    # not the same bits: BLAS rounds differently when memory is aligned differently
+    torch.testing.assert_close(first.x, again.x, rtol=1e-11, atol=1e-11)
+    assert torch.equal(first.y, again.y)
     assert torch.equal(before, torch.get_rng_state())
     assert not torch.equal(first.x, x)  # found, not copied

@@ -71,7 +71,7 @@ def test_it_is_the_published_recursion_to_rounding():
 
 
 def test_float32_gradients_cost_digits_and_no_more():
-    x, y, obs = seen(3, small_net(3, 5, True), 5, torch.float32)
+    x, _, obs = seen(3, small_net(3, 5, True), 5, torch.float32)
     found = r_gap()(obs)
     assert found.x.dtype is torch.float32
     assert float(gl.metrics.psnr(found.x, x)) > 60

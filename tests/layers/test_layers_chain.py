@@ -35,12 +35,12 @@ BROKEN = {
 
 @pytest.mark.parametrize("between", BROKEN.values(), ids=BROKEN)
 def test_what_is_no_chain_is_refused_by_the_name_of_the_layer_behind_it(between):
-    with pytest.raises(gl.errors.UnsupportedLayer, match="'second'.*chain"):
+    with pytest.raises(gl.errors.UnsupportedLayer, match=r"'second'.*chain"):
         chain_of(Free(between), (24,))
 
 
 def test_a_layer_that_runs_twice_is_refused():
-    with pytest.raises(gl.errors.UnsupportedLayer, match="'first'.*twice"):
+    with pytest.raises(gl.errors.UnsupportedLayer, match=r"'first'.*twice"):
         chain_of(Free(lambda h, x: h, reads_again=True), (24,))
 
 

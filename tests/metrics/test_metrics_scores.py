@@ -173,3 +173,36 @@ def test_a_gpu_says_the_same_as_the_cpu(x):
         torch.testing.assert_close(getattr(there, name).cpu(), getattr(here, name))
     assert there.pairing.tolist() == here.pairing.tolist()
     assert there.null_label_agreement == here.null_label_agreement
+
+
+def test_leak_is_measured_from_the_better_null(x):
+    # Black is what this public is not, so that noise comes closer.
+    s = score(x * 0 + 0.4, None, x * 0, None, classes=5, reference=torch.ones_like(x))
+    assert bool((s.random_psnr > s.null_psnr).all())
+    torch.testing.assert_close(s.best_null_psnr, s.random_psnr)
+    torch.testing.assert_close(s.leak, s.psnr - s.random_psnr)
+    gray = score(x * 0 + 0.4, None, x * 0, None, classes=5)
+    torch.testing.assert_close(gray.leak, gray.psnr - gray.null_psnr)
+
+
+def test_without_a_number_of_classes_labels_are_not_scored(x):
+    s = score(x, Y, x, Y, classes=None)
+    assert (s.label_agreement, s.null_label_agreement, s.flat_label_agreement) == (None, None, None)
+
+
+@pytest.mark.parametrize("classes", [2.5, "5", True, 0, -1])
+def test_classes_that_are_no_number_are_refused(x, classes):
+    with pytest.raises(InvalidBatch, match="classes must be a whole number"):
+        score(x, Y, x, Y, classes=classes)
+
+
+def test_only_tensors_are_compared(x):
+    for guess, labels, truth, reference in (
+        (x.numpy(), Y, x, None),
+        (x, Y, x.tolist(), None),
+        (x, Y.tolist(), x, None),
+        (x, Y.numpy(), x, None),
+        (x, Y, x, x.numpy()),
+    ):
+        with pytest.raises(InvalidBatch, match=r"must be a torch\.Tensor, but is (list|ndarray)"):
+            score(guess, labels, truth, Y, classes=5, reference=reference)

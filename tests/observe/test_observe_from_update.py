@@ -108,6 +108,11 @@ UPDATES: dict[str, tuple[Any, str]] = {
     "NaN": (lambda: changed(conv1__bias=at_first(float("nan"))), r"NaN or infinite entries in conv1\.bias"),
     "infinite": (lambda: changed(conv1__bias=at_first(-float("inf"))), r"infinite entries in conv1\.bias\."),
     "array": (lambda: changed(conv1__bias=np.asarray), r"conv1\.bias is no tensor but ndarray"),
+    "sparse": (lambda: changed(conv1__bias=Tensor.to_sparse), r"conv1\.bias is sparse"),
+    "meta": (
+        lambda: changed(conv1__bias=lambda leaf: leaf.to("meta")),
+        r"conv1\.bias is sparse, or on the meta",
+    ),
     "None": (lambda: changed(conv1__bias=lambda _: None), r"conv1\.bias is no tensor but NoneType"),
     "integers": (lambda: changed(conv1__bias=Tensor.long), r"conv1\.bias holds torch\.int64 where .*float64"),
     "list": (lambda: list(gradient(net()).values()), r"tensors by parameter name; came list\. .*dict\(zip"),
@@ -128,6 +133,11 @@ def test_an_update_that_does_not_fit_is_named(build: Any, says: str) -> None:
         Observation.from_update(net(), build(), x_shape=SHAPE)
 
 
+def test_no_loss_is_cross_entropy_as_in_observe() -> None:
+    seen = Observation.from_update(net(), gradient(net()), x_shape=SHAPE, loss=None)
+    assert seen.loss is observe(net(), *batch()).loss
+
+
 def test_an_update_that_overflows_in_the_models_precision_is_refused() -> None:
     update = changed(conv1__bias=at_first(1e300))
     with pytest.raises(InvalidUpdate, match=r"infinite entries in conv1\.bias"):
@@ -136,7 +146,19 @@ def test_an_update_that_overflows_in_the_models_precision_is_refused() -> None:
 
 @pytest.mark.parametrize(
     "shape",
-    [(), (8,), (0, 1, 8, 8), (-2, 1, -8, 8), (2.0, 1, 8, 8), "2188", 4, None, (2, 1, 8, True, "x")],
+    [
+        (),
+        (8,),
+        (0, 1, 8, 8),
+        (-2, 1, -8, 8),
+        (2.0, 1, 8, 8),
+        "2188",
+        4,
+        None,
+        (2, 1, 8, True, "x"),
+        (2**70, 1, 8, 8),
+        (10**12, 1, 8, 8),
+    ],
     ids=str,
 )
 def test_a_shape_that_is_none_is_refused(shape: Any) -> None:

@@ -1,6 +1,7 @@
 """The private batch is never inside an observation, and no attack can reach it."""
 
 import gc
+import pickle
 import types
 from collections.abc import Iterator
 from typing import Any, ClassVar
@@ -101,11 +102,21 @@ def test_the_batch_is_not_in_the_observation(build: Any) -> None:
 def test_not_even_what_the_users_model_had_kept_of_it() -> None:
     x, y = faces()
     model = Remembers().double()
-    model.last = x
+    for kept in (model.out, model):
+        kept.ours = {"deep": [types.SimpleNamespace(x=x.clone())], "y": (y,)}
+        kept.loose = [nn.Parameter(x.clone()), x.numpy().shape]
+    model.last = model.first = x
+    with torch.no_grad():
+        model(x)
     assert holds(model, x)
-    seen = observe(model, x, y)
-    assert not holds(seen, x)
+    update = dict(observe(model, x, y).update)
+    for seen in (observe(model, x, y), Observation.from_update(model, update, x_shape=x.shape)):
+        for there in (seen, pickle.loads(pickle.dumps(seen))):
+            assert not holds(there, x)
+            assert not holds(there, y)
+        assert seen.model.loose[1] == x.shape  # plain values stay
     assert model.last is x
+    assert torch.equal(model.features[-1], x.flatten(1))
 
 
 def test_labels_and_pixels_that_are_in_a_client_are_not_handed_on() -> None:

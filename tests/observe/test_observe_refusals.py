@@ -1,5 +1,6 @@
 """What cannot be observed is refused with its name, before and after which nothing has changed."""
 
+import functools
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -127,6 +128,26 @@ def old_weight_norm() -> nn.Module:
         return nn.Sequential(nn.utils.weight_norm(nn.Linear(6, 4)))
 
 
+class Scaled(nn.Module):
+    """It reads a tensor that no one registered."""
+
+    def __init__(self, *scales: Tensor) -> None:
+        super().__init__()
+        self.scales = list(scales)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.stack(self.scales).sum(0)
+
+
+def plain_tensor() -> nn.Module:
+    scale = torch.ones(6, dtype=torch.float64)
+    return mlp(Do(functools.partial(torch.mul, scale)))
+
+
+def plain_list() -> nn.Module:
+    return mlp(Scaled(torch.arange(6), torch.arange(6)))
+
+
 MODELS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "no module": (lambda: batch, InvalidModel, r"torch\.nn\.Module; came function"),
     "no parameters": (nn.Flatten, InvalidModel, "Flatten, and it has no parameters"),
@@ -136,8 +157,13 @@ MODELS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "parameter hook": (hooked_parameter, InvalidModel, r"hooks on 1\.bias\. Remove"),
     "an alias": (Aliased, InvalidModel, "NaN. Either .* reads a parameter or buffer from a list"),
     "a lock": (Locked, InvalidModel, "could not be copied: .*lock"),
-    "a cached graph": (cached_graph, InvalidModel, "could not be copied: .*keeps the result"),
-    "old weight_norm": (old_weight_norm, InvalidModel, "use torch.nn.utils.parametrizations"),
+    "a plain tensor": (plain_tensor, InvalidModel, r"torch.float64 of shape \[6\]\).*register_buffer"),
+    "plain tensors in a list": (plain_list, InvalidModel, r"torch.int64 of shape \[6\]\).*register_buffer"),
+    "one class": (
+        lambda: mlp(nn.Linear(6, 6))[:2].append(nn.Linear(6, 1)),
+        InvalidBatch,
+        "two logits or more",
+    ),
     "dropout": (lambda: mlp(nn.Dropout().train()), NotDeterministic, r"layer '1' \(Dropout\).*model\.eval"),
     "deep dropout": (
         lambda: mlp(Block(Block(nn.Tanh(), nn.Dropout().train()))),
@@ -273,6 +299,8 @@ FINE: dict[str, Callable[[], nn.Module]] = {
     "batch norm without statistics": lambda: mlp(nn.BatchNorm1d(6, track_running_stats=False).train()),
     "a branch that is detached": lambda: mlp(Do(lambda x: x + x.detach().sin())),
     "a zero last layer": lambda: zero_head(),
+    "a cached graph": cached_graph,
+    "old weight_norm": lambda: old_weight_norm().double(),
 }
 
 
@@ -291,10 +319,38 @@ def test_what_can_be_differentiated_is_not_refused(build: Callable[[], nn.Module
         torch.testing.assert_close(seen.update[name], parameter.grad, rtol=1e-9, atol=1e-12)
 
 
+def test_a_model_without_numbers_is_named() -> None:
+    with pytest.raises(InvalidModel, match=r"meta device: 0\.weight, .*to_empty"):
+        observe(mlp().to("meta"), *batch())
+
+
+SENT: dict[str, tuple[Any, type[Exception], str]] = {
+    "a list": (
+        lambda task, params, x, y: [x],
+        InvalidUpdate,
+        "client '<lambda>' returned as tensors .*came list",
+    ),
+    "nothing": (lambda task, params, x, y: None, InvalidUpdate, "came NoneType"),
+    "too little": (
+        lambda task, params, x, y: {},
+        InvalidUpdate,
+        r"returned do not fit .*0\.weight is missing",
+    ),
+    "raises": (lambda task, params, x, y: 1 / 0, InvalidInput, "'<lambda>' failed: ZeroDivisionError"),
+    "no client": ("OneGradient", InvalidInput, "'str' failed: TypeError"),
+}
+
+
+@pytest.mark.parametrize(("client", "kind", "says"), SENT.values(), ids=SENT.keys())
+def test_a_client_that_sends_no_update_is_named(client: Any, kind: type[Exception], says: str) -> None:
+    with pytest.raises(kind, match=says):
+        observe(mlp(), *batch(), client=client)
+
+
 def test_old_weight_norm_works_once_its_weight_is_a_number_like_any_other() -> None:
     model, (x, y) = old_weight_norm().double(), batch()
     with torch.no_grad():
-        model(x)  # as built, it is refused: see above
+        model(x)
     seen = observe(model, x, y)
     F.cross_entropy(model(x), y).backward()
     for name, parameter in model.named_parameters():
@@ -312,6 +368,9 @@ BATCHES: dict[str, tuple[Any, Any, str]] = {
     "x has NaN": (X / 0 * 0, Y, "finite in torch.float64; came NaN"),
     "x has infinity": (X.clone().fill_(float("inf")), Y, "NaN or infinite"),
     "x does not fit": (X[:, :5], Y, r"cannot take a batch of shape \[3, 5\]"),
+    "x is sparse": (X.to_sparse(), Y, "dense pictures .*came torch.sparse_coo on cpu"),
+    "x is meta": (X.to("meta"), Y, "on meta"),
+    "y is meta": (X, Y.to("meta"), "on meta"),
     "y is a list": (X, [0, 1, 2], "one label for each of the 3 pictures; came list"),
     "y is too short": (X, Y[:2], r"one label for each of the 3 pictures; came shape \[2\]"),
     "y is a number": (X, torch.tensor(1), "one label for each of the 3 pictures"),
@@ -354,6 +413,12 @@ def test_a_loss_that_cannot_take_the_labels_is_named() -> None:
 @pytest.mark.parametrize("reveal", ["label", ["labels", "order"], [""]])
 def test_an_unknown_name_to_reveal_is_refused(reveal: Any) -> None:
     with pytest.raises(InvalidInput, match=r"any of labels; came '(label|order|)'"):
+        observe(mlp(), X, Y, reveal=reveal)
+
+
+@pytest.mark.parametrize("reveal", [None, True, [None]])
+def test_what_is_no_name_to_reveal_is_refused(reveal: Any) -> None:
+    with pytest.raises(InvalidInput, match=r"reveal takes .*; came (None|True)"):
         observe(mlp(), X, Y, reveal=reveal)
 
 

@@ -7,7 +7,7 @@ import torch
 from skimage import data
 
 from gradleak.errors import InvalidInput, NotInstalled
-from gradleak.zoo import PICTURES, pictures
+from gradleak.zoo import PICTURES, mlp, pictures, public
 
 SETS = list(PICTURES)
 
@@ -171,9 +171,35 @@ def test_digits_without_scikit_learn_say_what_to_install(monkeypatch: pytest.Mon
         ({"name": "faces", "size": 3}, r"size must be .* 4 or more; got 3"),
         ({"name": "faces", "channels": 2}, r"channels must be one of 1, 3; got 2"),
         ({"name": "faces", "channels": 3.0}, r"channels must be a whole number"),
+        ({"name": "faces", "size": 10**6}, r"size must be at most 4096; got 1000000"),
+        ({"name": "faces", "seed": 2**70}, r"seed must be at most"),
         ({"name": "faces", "seed": -1}, r"seed must be .* 0 or more; got -1"),
     ],
 )
 def test_a_wrong_argument_is_answered_with_the_choices(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidInput, match=message):
         pictures(**arguments)
+
+
+def test_public_faces_are_all_the_others() -> None:
+    x, _ = pictures("faces", size=8)
+    assert torch.equal(public("faces", 6, size=8), x[6:])
+    assert public("faces", 100, size=8) is None
+
+
+def test_public_crops_are_of_other_photographs_than_the_private_ones() -> None:
+    x, photograph = pictures("photos", size=8)
+    assert torch.equal(public("photos", 2, size=8), x[photograph >= 2])
+    assert public("photos", 2, size=8).shape[0] == 40
+    assert public("photos", 0, size=8).shape[0] == 60
+    for n in (6, 7, 60):
+        assert public("photos", n, size=8) is None
+    with pytest.raises(InvalidInput, match="at most 60"):
+        public("photos", 61, size=8)
+
+
+def test_a_model_refuses_what_torch_would_trip_over() -> None:
+    with pytest.raises(InvalidInput, match="seed must be at most"):
+        mlp(seed=2**70)
+    with pytest.raises(InvalidInput, match="sizes must be several whole numbers"):
+        mlp(sizes=5)

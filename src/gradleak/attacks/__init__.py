@@ -7,11 +7,11 @@ An attack is built from its hyper-parameters and called with an observation and 
 from collections.abc import Callable
 
 from gradleak.attacks import matching
+from gradleak.attacks.base import Attack, Cost, Outcome, Reconstruction
 from gradleak.attacks.closed_form.batch.attack import exact_batch, spear
 from gradleak.attacks.closed_form.bias import bias
 from gradleak.attacks.closed_form.r_gap import r_gap
 from gradleak.attacks.closed_form.router import attack, ssras
-from gradleak.attacks.base import Attack, Cost, Outcome, Reconstruction
 from gradleak.attacks.named import dlg, idlg, inverting_gradients
 
 ATTACKS: dict[str, Callable[..., Attack]] = {

@@ -38,6 +38,10 @@ class Reconstruction:
 
     ``score`` is the mismatch that the attacker itself can see: 0 explains the update in full, 1 no
     better than an update of zeros. ``probabilities`` are the soft labels where they were learnt.
+
+    ``history`` is that of the trial which is returned, one entry whenever it lowered its objective: how
+    many matching gradients it had spent, and the mismatch there. With priors the objective falls at every
+    entry, and the mismatch need not.
     """
 
     outcome: Outcome
@@ -47,7 +51,7 @@ class Reconstruction:
     reason: str = ""
     probabilities: Tensor | None = None  # [B, classes]
     cost: Cost = field(default_factory=Cost)
-    history: tuple[tuple[int, float], ...] = ()  # (matching gradients so far, best score)
+    history: tuple[tuple[int, float], ...] = ()  # of the best trial, see below
     trial_outcomes: tuple[Outcome, ...] = ()
     decisions: tuple[str, ...] = ()  # of a router: what it tried, and why it went on
 

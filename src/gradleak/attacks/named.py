@@ -3,6 +3,8 @@
 Where a default differs from the paper, the docstring says so and names the published value.
 """
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from gradleak.attacks.matching import (
@@ -11,10 +13,12 @@ from gradleak.attacks.matching import (
     Cosine,
     Init,
     Matching,
+    Prior,
     SquaredError,
     TotalVariation,
     as_init,
 )
+from gradleak.errors import InvalidInput
 from gradleak.labels import LabelStrategy, inferred, joint
 from gradleak.labels import idlg as idlg_labels
 
@@ -80,7 +84,7 @@ def idlg(
 def inverting_gradients(
     *,
     labels: LabelStrategy | None = None,
-    tv: float | tuple[float, float] = (1e-1, 1e-3),
+    tv: float | Sequence[float] = (1e-1, 1e-3),
     init: str | Tensor | Init = "gray",
     trials: int = 1,
     steps: int = 1000,
@@ -99,7 +103,7 @@ def inverting_gradients(
         name="inverting_gradients",
         labels=labels or inferred(),
         objective=Cosine(),
-        priors=() if not tv else (TotalVariation(*tv if isinstance(tv, tuple) else (tv,)),),
+        priors=_total_variation(tv),
         init=as_init(init),
         optimizer=Adam(steps, lr=lr, sign=sign),
         box=True,
@@ -109,3 +113,10 @@ def inverting_gradients(
         double=double,
         references=("inverting_gradients",),
     )
+
+
+def _total_variation(tv: float | Sequence[float]) -> tuple[Prior, ...]:
+    weights: tuple[float, ...] = tuple(tv) if isinstance(tv, Sequence) else (tv,)
+    if not 1 <= len(weights) <= 2:
+        raise InvalidInput(f"expected tv as one weight, or as (first, last); came {tv!r}")
+    return (TotalVariation(*weights),) if any(weights) else ()

@@ -65,6 +65,7 @@ def examine(
         versions={name: version(name) for name in ("gradleak", "torch", "numpy")},
         bibtex=cite(attack),
         interrupted=interrupted,
+        null="mid-gray" if reference is None else f"the mean of {len(reference)} public pictures",
     )
 
 
@@ -74,7 +75,7 @@ def _attack(
     found = [
         Reconstruction(Outcome.RUNNING, reason="stopped before the first candidate") for _ in observations
     ]
-    budget = attack.budget * len(observations)
+    budget = max(1, attack.budget * len(observations))
     try:
         for found in _candidates(attack, observations, rng):
             if progress is not None:
@@ -109,7 +110,7 @@ def _scores(
     hard = None if y.is_floating_point() else y.cpu()
     labels = None if found.y is None or hard is None else found.y.cpu()
     return score(
-        guess.cpu(), labels, pixels.cpu(), hard, classes=obs.classes or 1, reference=_like(reference, pixels)
+        guess.cpu(), labels, pixels.cpu(), hard, classes=obs.classes, reference=_like(reference, pixels)
     )
 
 

@@ -36,10 +36,14 @@ class Finding:
     seconds: float
 
     @property
+    def best_null_psnr(self) -> float:
+        """Of the better of the two nulls."""
+        return max(self.null_psnr, self.random_psnr)
+
+    @property
     def leak(self) -> float:
-        """Decibels above the better of the two nulls; at or below 0 the update gave nothing away."""
-        null = max(self.null_psnr, self.random_psnr)
-        return 0.0 if self.psnr == null else self.psnr - null
+        """As in ``Scores.leak``: decibels above the better null; at or below 0 nothing was given away."""
+        return 0.0 if self.psnr == self.best_null_psnr else self.psnr - self.best_null_psnr
 
     @property
     def leaked(self) -> bool:
@@ -57,7 +61,8 @@ class Finding:
 
 @dataclass(frozen=True, eq=False)
 class Findings:
-    """A whole examination. ``assumptions`` are what the attacker was given, in words."""
+    """A whole examination. ``assumptions`` are what the attacker was given, in words; ``null`` is the
+    picture that one guesses without the gradient. Medians are over the pictures that have a guess."""
 
     title: str
     model: str
@@ -71,33 +76,44 @@ class Findings:
     versions: dict[str, str]
     bibtex: str
     interrupted: bool = False
+    null: str = "mid-gray"
 
     @property
     def leaked(self) -> int:
         return sum(finding.leaked for finding in self.findings)
 
     @property
+    def scored(self) -> tuple[Finding, ...]:
+        """Those with a guess; the others were compared with nothing, and their numbers mean nothing."""
+        return tuple(finding for finding in self.findings if finding.guess is not None)
+
+    @property
     def median_psnr(self) -> float:
-        return statistics.median(finding.psnr for finding in self.findings)
+        return statistics.median([f.psnr for f in self.scored] or [-math.inf])
 
     @property
     def median_null_psnr(self) -> float:
-        return statistics.median(max(f.null_psnr, f.random_psnr) for f in self.findings)
+        return statistics.median([f.best_null_psnr for f in self.scored] or [-math.inf])
 
     @property
     def verdict(self) -> str:
-        """One sentence, with the null baseline in it."""
-        total = len(self.findings)
+        """One sentence, with the null baseline in it, and with what was left undone."""
+        total, missing = len(self.findings), len(self.findings) - len(self.scored)
         pictures = "picture" if total == 1 else "pictures"
         if all(f.guess is None and f.outcome == "running" for f in self.findings):
             return f"The attack {self.attack} was stopped before it had a first candidate."
-        refused = [f for f in self.findings if f.outcome == "not_applicable"]
-        if len(refused) == total:
-            return f"The attack {self.attack} cannot be run here: {refused[0].reason}."
-        head = "No picture" if not self.leaked else f"{self.leaked} of {total} {pictures}"
+        if all(f.outcome == "not_applicable" for f in self.findings):
+            return f"The attack {self.attack} cannot be run here: {self.findings[0].reason}."
+        if not self.scored:
+            ends = ", ".join(dict.fromkeys(f.reason or f.outcome for f in self.findings))
+            return f"The attack {self.attack} ended without a guess: {ends}."
+        none = "No attacked picture" if missing else "No picture"
+        head = f"{self.leaked} of {total} {pictures}" if self.leaked else none
+        undone = f"; {missing} of {total} {'was' if missing == 1 else 'were'} not attacked" if missing else ""
+        early = "; the run was stopped early" if self.interrupted else ""
         return (
             f"{head} leaked: {self.attack} reaches {decibels(self.median_psnr)} in the median, "
-            f"and a guess without the gradient {decibels(self.median_null_psnr)}."
+            f"and a guess without the gradient {decibels(self.median_null_psnr)}{undone}{early}."
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -107,6 +123,7 @@ class Findings:
             "verdict": self.verdict,
             "leaked": self.leaked,
             "pictures": len(self.findings),
+            "scored": len(self.scored),
             "median_psnr": _plain(self.median_psnr),
             "median_null_psnr": _plain(self.median_null_psnr),
             "label_agreement": _plain(self.label_agreement),
@@ -114,6 +131,7 @@ class Findings:
             "model": self.model,
             "attack": self.attack,
             "assumptions": list(self.assumptions),
+            "null": self.null,
             "seed": self.seed,
             "trials": self.trials,
             "interrupted": self.interrupted,

@@ -1,5 +1,7 @@
 """``gradleak attack``: recover what a capture gives away."""
 
+import inspect
+import re
 import sys
 from difflib import get_close_matches
 from pathlib import Path
@@ -7,6 +9,7 @@ from typing import Any
 
 import click
 
+from gradleak.attacks import ATTACKS, Attack, Outcome, Reconstruction
 from gradleak.cli.console import (
     EXIT_INTERRUPTED,
     EXIT_NO_ANSWER,
@@ -17,20 +20,24 @@ from gradleak.cli.console import (
     quiet_option,
 )
 from gradleak.cli.models import args_option, build, model_option
+from gradleak.errors import InvalidInput
+
+_DEFAULT = "ssras" if "ssras" in ATTACKS else "dlg"
+_OURS = re.compile(r"recovered(-\d+\.png|\.safetensors)")
 
 
 @click.command()
 @click.argument("capture", type=click.Path(path_type=Path))
 @model_option
 @args_option
-@click.option("--attack", "name", default="dlg", show_default=True, help="See `gradleak list attacks`.")
+@click.option("--attack", "name", default=_DEFAULT, show_default=True, help="See `gradleak list attacks`.")
 @click.option(
     "--trials", type=click.IntRange(1), default=1, show_default=True, help="Starts, solved together."
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Everything random follows from it.")
 @click.option("--device", default="cpu", show_default=True, help="Where to compute, such as cuda.")
 @click.option(
-    "--out", type=click.Path(path_type=Path), help="Write the recovered pictures and a summary there."
+    "--out", type=click.Path(path_type=Path), help="Write what was recovered there, as tensors and pictures."
 )
 @json_option
 @quiet_option
@@ -52,25 +59,19 @@ def attack(
     is left between the recovered batch's update and the one in the capture. Ctrl-C stops, and keeps the
     best so far.
     """
-    from gradleak.attacks import ATTACKS, Outcome, Reconstruction
-    from gradleak.errors import InvalidInput
     from gradleak.files import require_folder
     from gradleak.observe import load
 
-    if name not in ATTACKS:
-        near = get_close_matches(name, ATTACKS, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise InvalidInput(f"expected an attack among {', '.join(ATTACKS)}; came '{name}'{hint}")
+    chosen = _attack(name, trials)
     seen = load(capture, build(spec, pairs, None).to(_device(device)))
     if out is not None:
         require_folder(out)
-    chosen = ATTACKS[name](trials=trials)
     found = Reconstruction(Outcome.RUNNING, reason="stopped before the first candidate")
     interrupted = False
     try:
         with progress_bar(name, hidden=quiet or as_json) as show:
             for found in chosen.iterate(seen, rng=seed):
-                show([found], found.cost.matching_gradients / chosen.budget)
+                show([found], found.cost.matching_gradients / max(1, chosen.budget))
     except KeyboardInterrupt:
         interrupted = True
         console.print("[yellow]interrupted[/]: this is the best candidate so far")
@@ -79,16 +80,29 @@ def attack(
     if as_json:
         print_json(facts)
     else:
-        _say(facts)
+        _say(facts, answered=found.x is not None)
     if interrupted:
         sys.exit(EXIT_INTERRUPTED)
     if found.x is None or found.outcome is Outcome.DIVERGED:
         sys.exit(EXIT_NO_ANSWER)
 
 
-def _facts(found: Any, name: str, knows: tuple[str, ...]) -> dict[str, Any]:
+def _attack(name: str, trials: int) -> Attack:
+    """By its name; closed forms have no random start, and so no trials."""
+    if name not in ATTACKS:
+        near = get_close_matches(name, ATTACKS, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise InvalidInput(f"expected an attack among {', '.join(ATTACKS)}; came '{name}'{hint}")
+    if "trials" in inspect.signature(ATTACKS[name]).parameters:
+        return ATTACKS[name](trials=trials)
+    if trials != 1:
+        raise InvalidInput(f"{name} computes its answer and has no starts to try; leave --trials away")
+    return ATTACKS[name]()
+
+
+def _facts(found: Reconstruction, name: str, knows: tuple[str, ...]) -> dict[str, Any]:
     finite = found.score if found.score < float("inf") else None
-    return {
+    facts: dict[str, Any] = {
         "attack": name,
         "outcome": found.outcome.value,
         "reason": found.reason,
@@ -99,15 +113,21 @@ def _facts(found: Any, name: str, knows: tuple[str, ...]) -> dict[str, Any]:
         "trials": found.cost.trials,
         "assumptions": list(knows),
     }
+    return facts | ({"decisions": list(found.decisions)} if found.decisions else {})
 
 
-def _say(facts: dict[str, Any]) -> None:
-    if facts["labels"] is None:
+def _say(facts: dict[str, Any], *, answered: bool) -> None:
+    for decision in facts.get("decisions", ()):
+        click.echo(decision)
+    if not answered:
         click.echo(f"{facts['attack']} gave no answer ({facts['outcome']}): {facts['reason']}")
         return
+    left = "no finite part" if facts["mismatch"] is None else f"{facts['mismatch']:.1e}"
+    because = f"; {facts['reason']}" if facts["reason"] else ""
+    labels = "not recovered" if facts["labels"] is None else facts["labels"]
     click.echo(
-        f"{facts['attack']}: {facts['outcome']}, with {facts['mismatch']:.1e} of the update unexplained\n"
-        f"labels {facts['labels']}\n"
+        f"{facts['attack']}: {facts['outcome']}, with {left} of the update unexplained{because}\n"
+        f"labels {labels}\n"
         f"{facts['matching_gradients']} matching gradients, {facts['seconds']} s, {facts['trials']} trials\n"
         f"the attacker knew: {'; '.join(facts['assumptions'])}"
     )
@@ -115,34 +135,31 @@ def _say(facts: dict[str, Any]) -> None:
         click.echo(f"written to {path}")
 
 
-def _write(out: Path, domain: Any, found: Any) -> list[str]:
-    """Each recovered sample as a picture, and the whole batch as safetensors."""
+def _write(out: Path, domain: Any, found: Reconstruction) -> list[str]:
+    """Each recovered sample as a picture, and the whole batch as safetensors; an earlier run's go."""
     import safetensors.torch
 
-    from gradleak.files import write_whole
+    from gradleak.files import write_together
     from gradleak.report.pictures import png
 
-    if found.x is None:
-        return []
-    tensors = {"x": found.x.cpu().contiguous(), "y": found.y.cpu().contiguous()}
-    write_whole(out / "recovered.safetensors", safetensors.torch.save(tensors))
-    written = [str(out / "recovered.safetensors")]
-    for i, picture in enumerate(domain.to_pixels(found.x).clamp(0, 1).cpu()):
-        encoded = png(picture)
-        if encoded is not None:
-            path = out / f"recovered-{i + 1}.png"
-            write_whole(path, encoded)
-            written.append(str(path))
-    return written
+    contents: dict[Path, bytes] = {}
+    if found.x is not None:
+        tensors = {"x": found.x} if found.y is None else {"x": found.x, "y": found.y}
+        tensors = {key: value.cpu().contiguous() for key, value in tensors.items()}
+        contents[out / "recovered.safetensors"] = safetensors.torch.save(tensors)
+        for i, picture in enumerate(domain.to_pixels(found.x), start=1):
+            encoded = png(picture)
+            if encoded is not None:
+                contents[out / f"recovered-{i}.png"] = encoded
+    write_together(contents, [path for path in out.iterdir() if _OURS.fullmatch(path.name)])
+    return [str(path) for path in contents]
 
 
 def _device(name: str) -> Any:
     import torch
 
-    from gradleak.errors import InvalidInput
-
     try:
-        torch.empty(0, device=name)
+        torch.empty(1, device=name).cpu()  # "meta" makes tensors, but nothing can be read back from them
     except (RuntimeError, AssertionError) as error:
         raise InvalidInput(f"the device '{name}' cannot be used: {str(error).splitlines()[0]}") from error
     return torch.device(name)

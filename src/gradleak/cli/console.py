@@ -23,7 +23,8 @@ EXIT_INTERRUPTED = 130
 console = Console(stderr=True)
 """For people: progress, errors, tables' surroundings. Results go to standard output."""
 
-results = Console()
+results = Console(markup=False, emoji=False, highlight=False, width=None if sys.stdout.isatty() else 140)
+"""Takes text as it is: reasons and names come from models and files of others."""
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 quiet_option = click.option("--quiet", is_flag=True, help="No progress.")
@@ -75,28 +76,28 @@ def print_findings(findings: Findings) -> None:
         ("mismatch", "right"),
         ("outcome", "left"),
     ):
-        table.add_column(heading, justify=justify)  # type: ignore[arg-type]
+        table.add_column(heading, justify=justify, overflow="fold")  # type: ignore[arg-type]
     for one in findings.findings:
         label = "-" if one.label_guess is None else f"{one.label_guess}"
         label += "" if one.label is None or one.label_guess == one.label else f" (true {one.label})"
         table.add_row(
             one.name,
             decibels(one.psnr),
-            f"{max(one.null_psnr, one.random_psnr):.1f} dB",
-            f"{one.leak:+.1f} dB",
+            "-" if one.guess is None else decibels(one.best_null_psnr),
+            "-" if one.guess is None else f"{one.leak:+.1f} dB",
             "-" if one.ssim is None else f"{one.ssim:.3f}",
             label,
-            f"{one.score:.0e}",
+            "-" if one.guess is None else f"{one.score:.0e}",
             one.outcome + (f": {one.reason}" if one.reason else ""),
         )
     results.print(table)
-    results.print(f"\n[bold]{findings.verdict}[/]", highlight=False)
+    results.print(f"\n{findings.verdict}", style="bold")
     if findings.label_agreement is not None:
         results.print(
-            f"Labels right: {findings.label_agreement:.0%}, by chance {findings.null_label_agreement:.0%}.",
-            highlight=False,
+            f"Labels right: {findings.label_agreement:.0%}, by chance {findings.null_label_agreement:.0%}."
         )
-    results.print(f"The attacker knew: {'; '.join(findings.assumptions)}.", highlight=False)
+    results.print(f"The null guess: {findings.null}, or noise where that is closer.")
+    results.print(f"The attacker knew: {'; '.join(findings.assumptions)}.")
     if findings.interrupted:
         console.print("[yellow]interrupted[/]: these are the best candidates so far", highlight=False)
 

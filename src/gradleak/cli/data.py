@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from gradleak.errors import InvalidInput
@@ -40,18 +40,34 @@ def _files(path: Path) -> tuple[list[Path], list[int]]:
 
 
 def _read(file: Path, size: int, channels: int) -> Tensor:
-    """The middle square of a picture, in [0, 1]."""
+    """The middle square of a picture as it is meant to be seen, in [0, 1]."""
     if channels not in (1, 3):
         raise InvalidInput(f"picture files are read with 1 or 3 channels; came {channels}")
     try:
         with Image.open(file) as opened:
-            picture = opened.convert("RGB" if channels == 3 else "L")
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+            opened.verify()  # a file that breaks off after its pixels is no whole picture either
+        with Image.open(file) as opened:
+            picture = _seen(opened, "RGB" if channels == 3 else "L")
+    except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise InvalidInput(f"{file} cannot be read as a picture: {error}") from error
     side = min(picture.size)
     left, top = ((length - side) // 2 for length in picture.size)
     picture = picture.crop((left, top, left + side, top + side)).resize(
         (size, size), Image.Resampling.LANCZOS
     )
-    pixels = torch.from_numpy(np.asarray(picture, dtype=np.float32) / 255)
-    return pixels[None] if channels == 1 else pixels.permute(2, 0, 1)
+    pixels = torch.from_numpy(np.asarray(picture, dtype=np.float32) / 255).clamp(0, 1)
+    return pixels.expand(channels, -1, -1) if pixels.ndim == 2 else pixels.permute(2, 0, 1)
+
+
+def _seen(opened: Image.Image, mode: str) -> Image.Image:
+    """Upright, on white where it is transparent, and gray of 16 bits brought to 255 with its fractions."""
+    upright = ImageOps.exif_transpose(opened)
+    if upright.mode.startswith("I;16"):
+        # Pillow's own conversion would cut off at 255 what reaches to 65535.
+        return Image.fromarray(np.asarray(upright).astype(np.float32) * (255 / 65535))
+    if upright.mode in ("I", "F"):
+        raise ValueError("its values have 32 bits and no stated range; save it with 8 or 16 bits")
+    if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info:
+        over = upright.convert("RGBA")
+        upright = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over)
+    return upright.convert(mode)

@@ -31,8 +31,7 @@ def demo(out: Path, data: str, n: int, seed: int, as_json: bool, quiet: bool) ->
     from gradleak.report import write
 
     require_folder(out)
-    pictures, labels = zoo.pictures(data, size=32)
-    private, public = pictures[:n], pictures[50:]
+    private, labels = zoo.pictures(data, size=32, n=n)
     model = zoo.lenet(classes=_CLASSES, seed=seed)
     truths = [(private[i : i + 1], labels[i : i + 1] % _CLASSES) for i in range(n)]
     observations = [observe(model, x, y) for x, y in truths]
@@ -43,7 +42,7 @@ def demo(out: Path, data: str, n: int, seed: int, as_json: bool, quiet: bool) ->
             attacks.dlg(),
             title="An untrained LeNet, one picture per gradient",
             rng=seed,
-            reference=public,
+            reference=zoo.public(data, n, size=32),
             names=lambda i: f"{data.removesuffix('s')} {i + 1}",
             progress=progress,
         )

@@ -11,7 +11,8 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from gradleak.errors import InvalidInput, InvalidModel
+from gradleak.errors import GradleakError, InvalidInput, InvalidModel
+from gradleak.randomness import generator
 
 model_option = click.option(
     "--model",
@@ -33,14 +34,18 @@ def build(spec: str, pairs: tuple[str, ...], seed: int | None) -> nn.Module:
     """Call what ``spec`` names; with a seed, initialisation depends on that alone."""
     builder = _find(spec)
     arguments = dict(_pair(pair) for pair in pairs)
+    if seed is not None:
+        generator(seed)  # refuses what no generator takes
     try:
         with torch.random.fork_rng(devices=[]):
             if seed is not None:
                 torch.manual_seed(seed)
             model = builder(**arguments)
-    except TypeError as error:
+    except GradleakError:
+        raise
+    except Exception as error:  # it is someone else's code, and may raise anything
         raise InvalidInput(
-            f"{spec} could not be called with {arguments or 'no arguments'}: {error}"
+            f"{spec} could not be called with {arguments or 'no arguments'}: {_told(error)}"
         ) from error
     if not isinstance(model, nn.Module):
         raise InvalidModel(f"expected {spec} to return a torch.nn.Module; it returned {type(model).__name__}")
@@ -69,14 +74,23 @@ def _find(spec: str) -> Any:
     if "" not in sys.path:
         sys.path.insert(0, "")  # a model beside the place where the command is called
     try:
-        found = getattr(importlib.import_module(module), name)
-    except ImportError as error:
-        raise InvalidInput(f"cannot import {module}: {error}. Is it installed, or in this folder?") from error
-    except AttributeError as error:
-        raise InvalidInput(f"{module} has no '{name}'") from error
+        imported = importlib.import_module(module)
+    except Exception as error:  # importing runs it
+        raise InvalidInput(
+            f"cannot import {module or 'a module without a name'}: {_told(error)}. "
+            "Is it installed, or in this folder?"
+        ) from error
+    found = getattr(imported, name, None)
+    if found is None:
+        raise InvalidInput(f"{module} has no '{name}'")
     if not callable(found):
         raise InvalidInput(f"{spec} is no callable, but {type(found).__name__}")
     return found
+
+
+def _told(error: Exception) -> str:
+    kind = type(error).__name__
+    return f"{error}" if isinstance(error, (TypeError, ImportError)) and str(error) else f"{kind}: {error}"
 
 
 def _pair(text: str) -> tuple[str, Any]:

@@ -21,7 +21,7 @@ from gradleak.cli.models import args_option, build, load_weights, model_option
     "folder of folders, each folder is a class.",
 )
 @click.option(
-    "--size", type=click.IntRange(4), default=32, show_default=True, help="Height and width in pixels."
+    "--size", type=click.IntRange(4, 4096), default=32, show_default=True, help="Height and width in pixels."
 )
 @click.option(
     "--first", type=click.IntRange(0), default=0, show_default=True, help="Which picture to begin with."

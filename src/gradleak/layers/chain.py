@@ -118,8 +118,8 @@ def _reshape(gives: Tensor, takes: Any, path: str, module: nn.Module) -> list[La
     same_numbers = takes.numel() == gives.numel() and torch.equal(takes.reshape(-1), gives.reshape(-1))
     if not same_numbers:
         raise UnsupportedLayer(
-            f"{name_of(path, module)} does not read what the layer before it gives: the model branches, skips, "
-            "or computes something between its layers. Closed forms need a chain; make what happens there a "
+            f"{name_of(path, module)} does not read what the layer before it gives: the model branches, "
+            "skips, or computes something between its layers. Closed forms need a chain; make what happens there a "
             "layer of its own, or use an optimisation attack."
         )
     if takes.shape == gives.shape:

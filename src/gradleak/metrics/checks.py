@@ -6,12 +6,22 @@ from torch import Tensor
 from gradleak.errors import InvalidBatch
 
 
+def check_tensor(role: str, value: object) -> None:
+    if not isinstance(value, torch.Tensor):
+        raise InvalidBatch(
+            f"the {role} must be a torch.Tensor, but is {type(value).__name__}; "
+            "convert it with torch.as_tensor"
+        )
+
+
 def comparable(guess: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
     """Both in float64, without their graphs, on the truth's device (on the CPU if that has no float64).
 
     A guess may hold NaN or infinity, for attacks diverge. A truth may not: it would make every guess look
     like a failure, and the audit would call a leak safe.
     """
+    for role, tensor in (("guess", guess), ("truth", truth)):
+        check_tensor(role, tensor)
     if guess.shape != truth.shape:
         raise InvalidBatch(
             f"guess and truth must have one shape, but the guess is {list(guess.shape)} and the truth "
@@ -49,6 +59,7 @@ def check_finite(role: str, tensor: Tensor) -> None:
 
 
 def check_labels(role: str, labels: Tensor) -> None:
+    check_tensor(f"{role} labels", labels)
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool or labels.ndim != 1:
         raise InvalidBatch(
             f"the {role} labels must be whole numbers of shape [B], but are {labels.dtype} of shape "
@@ -59,6 +70,8 @@ def check_labels(role: str, labels: Tensor) -> None:
 def check_classes(truth: Tensor, classes: int) -> None:
     """The truth must be at least one label, each of them among the classes."""
     check_labels("true", truth)
+    if isinstance(classes, bool) or not isinstance(classes, int) or classes < 1:
+        raise InvalidBatch(f"classes must be a whole number, 1 or more, but is {classes!r}")
     if truth.numel() == 0:
         raise InvalidBatch("expected at least one true label, but came none; pass the labels of the batch")
     low, high = int(truth.min()), int(truth.max())

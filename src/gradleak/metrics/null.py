@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from gradleak.errors import InvalidBatch
-from gradleak.metrics.checks import check_finite, check_floating
+from gradleak.metrics.checks import check_finite, check_floating, check_tensor
 from gradleak.randomness import Rng, generator
 
 
@@ -18,6 +18,7 @@ def mean_picture(reference: Tensor | None, shape: Sequence[int]) -> Tensor:
     """
     if reference is None:
         return torch.full(tuple(shape), 0.5)
+    check_tensor("reference pictures", reference)
     if reference.ndim == 0 or len(reference) == 0 or list(reference.shape[1:]) != list(shape[1:]):
         raise InvalidBatch(
             f"reference pictures must be [N, ...] with N of at least 1 and samples of shape "

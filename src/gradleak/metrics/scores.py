@@ -39,10 +39,16 @@ class Scores:
     flat_label_agreement: float | None
 
     @property
+    def best_null_psnr(self) -> Tensor:
+        """Of the better of the two nulls, picture by picture."""
+        return torch.maximum(self.null_psnr, self.random_psnr)
+
+    @property
     def leak(self) -> Tensor:
-        """How many decibels each guess lies above the mean picture; at or below 0 nothing was learnt."""
+        """How many decibels each guess lies above the better null; at or below 0 nothing was learnt."""
+        null = self.best_null_psnr
         # Where both are inf the null was perfect already, and their difference would be NaN.
-        return (self.psnr - self.null_psnr).where(self.psnr != self.null_psnr, 0.0)
+        return (self.psnr - null).where(self.psnr != null, 0.0)
 
     def to_dict(self) -> dict[str, Json]:
         """Every field and ``leak`` as plain JSON; infinities, which JSON lacks, as "inf" and "-inf"."""
@@ -56,14 +62,15 @@ def score(
     x: Tensor,
     y: Tensor | None,
     *,
-    classes: int,
+    classes: int | None,
     reference: Tensor | None = None,
     rng: Rng = 0,
 ) -> Scores:
     """Pairs the guess with the truth, and compares; data in [0, 1], nothing is clamped.
 
     ``reference`` holds public pictures [N, ...], and must hold none of the private ones: they would make
-    the null stronger, and the leak look smaller. ``rng`` draws the random nulls and nothing else.
+    the null stronger, and the leak look smaller. Where ``classes`` is None, labels have no null and are
+    not scored. ``rng`` draws the random nulls and nothing else.
     """
     pixels, labels = spawn(rng, 2)
     pairing = pair(guess_x, x)
@@ -89,9 +96,9 @@ def score(
 
 
 def _label_scores(
-    guess: Tensor | None, truth: Tensor | None, classes: int, rng: Rng
+    guess: Tensor | None, truth: Tensor | None, classes: int | None, rng: Rng
 ) -> tuple[float, float, float] | tuple[None, None, None]:
-    if guess is None or truth is None:
+    if guess is None or truth is None or classes is None:
         return None, None, None
     random = null_label_agreement(truth, classes, rng=rng)
     return label_agreement(guess, truth), random, flat_label_agreement(truth, classes)

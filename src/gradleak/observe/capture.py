@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import safetensors.torch
+import torch
 from torch import Tensor, nn
 
 from gradleak.errors import InvalidCapture, InvalidInput
@@ -55,6 +56,7 @@ def save(obs: Observation, path: str | Path) -> None:
     write_whole(Path(path), safetensors.torch.save(contiguous, {"gradleak": json.dumps(facts)}))
 
 
+@torch.inference_mode(False)  # what is read inside it could not be differentiated later
 def load(
     path: str | Path, model: nn.Module, *, loss: Loss | None = None, client: Client | None = None
 ) -> Observation:

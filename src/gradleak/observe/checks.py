@@ -1,5 +1,6 @@
 """What must hold before anything is computed: each check says what was expected, what came, what to do."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from gradleak.errors import InvalidBatch, InvalidModel, InvalidUpdate
 from gradleak.observe.task import Task, logistic, noise_batch
 from gradleak.trees import Tree
 
+MOST_NUMBERS = 2**31  # in a batch: more is a mistake, and would be allocated
 _SHOWN = 8  # how many wrong names an error lists before it counts the rest
 
 
@@ -55,6 +57,8 @@ def check_fit(what: str, came: Tree, expected: Tree, *, partial: bool = False, e
 def _misfit(name: str, came: object, expected: Tensor, exact: bool) -> list[str]:
     if not isinstance(came, Tensor):
         return [f"{name} is no tensor but {type(came).__name__}"]
+    if came.is_meta or came.layout is not torch.strided:
+        return [f"{name} is sparse, or on the meta device without numbers"]
     if came.shape != expected.shape:
         return [f"{name} has shape {list(came.shape)} where the model has {list(expected.shape)}"]
     if came.dtype != expected.dtype and (exact or came.is_floating_point() != expected.is_floating_point()):
@@ -75,12 +79,12 @@ def check_shape(x_shape: Sequence[int]) -> tuple[int, ...]:
     """A batch's shape as plain integers."""
     try:
         shape = torch.Size(x_shape)
-    except TypeError:
+    except (TypeError, ValueError, OverflowError, RuntimeError):
         shape = torch.Size()
-    if len(shape) < 2 or min(shape) < 1:
+    if len(shape) < 2 or min(shape) < 1 or math.prod(shape) > MOST_NUMBERS:
         raise InvalidBatch(
-            "expected a batch shape of positive sizes with the batch first, like [8, 3, 32, 32]; "
-            f"came {x_shape}"
+            "expected a batch shape of positive sizes with the batch first, like [8, 3, 32, 32], and at most "
+            f"{MOST_NUMBERS:,} numbers in all; came {x_shape}"
         )
     return tuple(shape)
 
@@ -140,6 +144,8 @@ def forward_or_explain(task: Task, params: Tree, x: Tensor) -> Any:
     """The model's output. It runs on copies of the buffers, so that train mode changes none of them."""
     try:
         output = task.with_copied_constants().forward(params, x)
+    except InvalidModel:
+        raise
     except Exception as error:  # whatever the model's own code raises
         raise InvalidBatch(
             f"the model cannot take a batch of shape {list(x.shape)}: {type(error).__name__}: {error}. "

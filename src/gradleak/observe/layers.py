@@ -70,11 +70,12 @@ def head(obs: "Observation") -> Head | None:
 
     None too where its gradient is not its own: a layer that runs twice, or a weight with two names.
     """
-    calls = trace(obs.task, obs.params, noise_batch(obs.like, obs.x_shape))
+    task = obs.task
+    calls = trace(task, obs.params, noise_batch(obs.like, obs.x_shape))
     last = next((call for call in reversed(calls) if call.leaf), None)
     if last is None or not isinstance(last.module, nn.Linear) or obs.classes is None:
         return None
-    names = [n for n, p in obs.model.named_parameters(remove_duplicate=False) if p is last.module.weight]
+    names = [n for n, p in task.model.named_parameters(remove_duplicate=False) if p is last.module.weight]
     once = sum(call.module is last.module for call in calls) == 1 and len(names) == 1
     if not once or not same(last.output, calls[-1].output):
         return None

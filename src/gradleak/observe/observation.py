@@ -20,7 +20,15 @@ from gradleak.observe.checks import (
 from gradleak.observe.client import Client, OneGradient
 from gradleak.observe.domain import Domain
 from gradleak.observe.probe import require_deterministic, require_settled
-from gradleak.observe.task import Loss, Task, cross_entropy, noise_batch, split_tensors, structure_of
+from gradleak.observe.task import (
+    Loss,
+    Task,
+    attention_by_formula,
+    cross_entropy,
+    noise_batch,
+    split_tensors,
+    structure_of,
+)
 from gradleak.randomness import undisturbed
 from gradleak.trees import Tree, map_tree
 
@@ -57,6 +65,7 @@ class Observation:
             check_labels(self.labels, self.batch_size, self.classes if plain else None)
 
     @classmethod
+    @torch.inference_mode(False)  # what is copied inside it could not be differentiated later
     def from_update(
         cls,
         model: nn.Module,
@@ -65,7 +74,7 @@ class Observation:
         x_shape: Sequence[int],
         params: Tree | None = None,
         classes: int | None = None,
-        loss: Loss = cross_entropy,
+        loss: Loss | None = None,
         client: Client | None = None,
         labels: Tensor | None = None,
         normalization: tuple[Sequence[float], Sequence[float]] | None = None,
@@ -85,7 +94,7 @@ class Observation:
         shape = check_shape(x_shape)
         if labels is not None:
             check_labels(labels, shape[0], None)
-        task = Task(structure_of(model), constants, loss)
+        task = Task(structure_of(model), constants, loss or cross_entropy)
         like = next(iter(trained.values()))
         with undisturbed(like.device):
             classes = count_classes(task, trained, shape, classes)
@@ -97,7 +106,7 @@ class Observation:
             x_shape=shape,
             constants=constants,
             classes=classes,
-            loss=loss,
+            loss=task.loss,
             client=client or OneGradient(),
             domain=Domain.of(normalization),
             labels=None if labels is None else labels.detach().to(like.device, torch.int64, copy=True),
@@ -105,7 +114,8 @@ class Observation:
 
     @property
     def task(self) -> Task:
-        return Task(self.model, self.constants, self.loss)
+        """A task with a structure of its own, so that an observation can be used by many threads."""
+        return Task(structure_of(self.model), self.constants, self.loss)
 
     @property
     def batch_size(self) -> int:
@@ -125,7 +135,8 @@ class Observation:
 
     def simulate(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         """The update that the assumed client would have sent for ``x`` and ``y``."""
-        return self.client(self.task, self.params, x, y)
+        with attention_by_formula():
+            return self.client(self.task, self.params, x, y)
 
     def to(self, dtype: torch.dtype) -> "Observation":
         """The same facts in another precision, to compute with; integers stay as they are."""

@@ -18,7 +18,15 @@ from gradleak.observe.client import Client, OneGradient
 from gradleak.observe.domain import Domain
 from gradleak.observe.observation import Observation
 from gradleak.observe.probe import differentiable_update, require_deterministic, require_settled
-from gradleak.observe.task import Loss, Task, cross_entropy, logistic, split_tensors, structure_of
+from gradleak.observe.task import (
+    Loss,
+    Task,
+    attention_by_formula,
+    cross_entropy,
+    logistic,
+    split_tensors,
+    structure_of,
+)
 from gradleak.randomness import reseed, undisturbed
 from gradleak.trees import Tree
 
@@ -55,7 +63,7 @@ def observe(
     clean = Task(structure_of(model), constants, task.loss)
     like = next(iter(trained.values()))
     run = client or OneGradient()
-    with undisturbed(like.device):
+    with undisturbed(like.device), attention_by_formula():
         x, y = _copied_batch(like, x, y)
         check_channels(len(domain.mean), x.shape)
         y = _fitting_labels(task, trained, x, y)
@@ -78,6 +86,8 @@ def observe(
 
 
 def _known_names(reveal: Collection[str]) -> tuple[str, ...]:
+    if not isinstance(reveal, Collection):
+        raise InvalidInput(f"reveal takes names out of {', '.join(REVEALABLE)}, or (); came {reveal!r}")
     names = (reveal,) if isinstance(reveal, str) else tuple(reveal)
     unknown = [name for name in names if name not in REVEALABLE]
     if unknown:
@@ -95,6 +105,11 @@ def _copied_batch(like: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     if not isinstance(y, Tensor) or y.dim() < 1 or y.shape[0] != x.shape[0]:
         came = f"shape {list(y.shape)}" if isinstance(y, Tensor) else type(y).__name__
         raise InvalidBatch(f"expected one label for each of the {x.shape[0]} pictures; came {came}")
+    if any(t.is_meta or t.layout is not torch.strided for t in (x, y)):
+        raise InvalidBatch(
+            f"expected dense pictures and labels that hold numbers; came {x.layout} on {x.device} and "
+            f"{y.layout} on {y.device}. Use to_dense(), and a real device."
+        )
     x = _plain(x).to(like, copy=True)
     if not bool(torch.isfinite(x).all()):
         raise InvalidBatch(f"expected pixels that are finite in {x.dtype}; came NaN or infinite ones")
@@ -118,6 +133,11 @@ def _fitting_labels(task: Task, params: Tree, x: Tensor, y: Tensor) -> Tensor:
             raise InvalidBatch(
                 f"expected logits of shape [{x.shape[0]}, classes] for cross entropy; came {came}. "
                 "Pass loss=... for a model with another output."
+            )
+        if classes == 1:
+            raise InvalidBatch(
+                "expected two logits or more for cross entropy, which is 0 for one class whatever the "
+                "picture; came one. Pass loss=gradleak.logistic for two classes with one logit."
             )
         check_targets(y, x.shape[0], classes)
         return y if y.is_floating_point() else y.long()

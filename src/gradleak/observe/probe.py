@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gradleak.errors import InvalidModel, NotDeterministic
+from gradleak.errors import GradleakError, InvalidInput, InvalidModel, NotDeterministic
+from gradleak.observe.checks import check_fit
 from gradleak.observe.client import Client
 from gradleak.observe.layers import Call, first_tensor, name_of, same, trace, walk
 from gradleak.observe.task import Task
@@ -55,10 +56,10 @@ def differentiable_update(
     plain = dataclasses.replace(task, transformed=False)
     leaf = x.clone().requires_grad_()
     try:
-        update = detached(client(task, params, x.clone(), y))
+        update = detached(_sent(client, task, params, x.clone(), y))
         # Once more without torch.func, which lets some layers pass that have no second derivative.
         # Not through a norm: at a zero update its gradient would not exist.
-        length = squared_norm(client(plain, params, leaf, y))
+        length = squared_norm(_sent(client, plain, params, leaf, y))
         _require_whole(length)
         slope = torch.autograd.grad(length, leaf, allow_unused=True)[0] if length.requires_grad else None
     except RuntimeError as error:
@@ -71,6 +72,21 @@ def differentiable_update(
             "the update does not change when the pictures change a little, so no attack could follow it. "
             + _suspects(task, params, x)
         )
+    return update
+
+
+def _sent(client: Client, task: Task, params: Tree, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+    name = getattr(client, "__name__", type(client).__name__)
+    try:
+        update = client(task, params, x, y)
+    except (RuntimeError, GradleakError):
+        raise
+    except Exception as error:  # whatever the user's own client raises
+        raise InvalidInput(
+            f"the client '{name}' failed: {type(error).__name__}: {error}. Expected a function of "
+            "(task, params, x, y) that returns the update, tensors by parameter name."
+        ) from error
+    check_fit(f"entries that the client '{name}' returned", update, params)
     return update
 
 

@@ -3,12 +3,18 @@
 import copy
 import dataclasses
 import math
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 
 from gradleak.errors import InvalidModel
 from gradleak.trees import Tree, detached
@@ -21,6 +27,7 @@ class Task:
     """``model`` lends its structure only: every tensor it computes with comes from outside.
 
     ``constants`` are the tensors that are not trained: buffers, and parameters that need no gradient.
+    While it runs, the tensors are put into ``model``: no two threads may share one.
     """
 
     model: nn.Module
@@ -52,27 +59,82 @@ class Task:
         return dataclasses.replace(self, constants=detached(self.constants))
 
 
+class _Attention:
+    """How many are inside, and the way out: torch has one switch for all threads."""
+
+    lock = threading.Lock()
+    inside = 0
+    switch: Any = None
+
+
+@contextmanager
+def attention_by_formula() -> Iterator[None]:
+    """Attention in plain operations, since torch's fused kernels have no second derivative.
+
+    Around a whole run, not each forward: it costs a small model 3 % of a matching gradient.
+    """
+    with _Attention.lock:
+        if not _Attention.inside:
+            _Attention.switch = sdpa_kernel(SDPBackend.MATH)
+            _Attention.switch.__enter__()
+        _Attention.inside += 1
+    try:
+        yield
+    finally:
+        with _Attention.lock:
+            _Attention.inside -= 1
+            if not _Attention.inside:
+                _Attention.switch.__exit__(None, None, None)
+
+
 def structure_of(model: nn.Module) -> nn.Module:
     """A copy without numbers: its parameters and buffers are NaN, under the same names.
 
     It shares nothing with the model, so that nobody's model changes under anybody, and a tensor that no
-    Task can hand in cannot go unnoticed. Activations that work in place do so no longer: the copy
-    computes the same, and can be differentiated twice.
+    Task can hand in cannot go unnoticed. Other tensors that the model keeps, in an attribute or deeper,
+    may be a batch that it has seen: they stay behind. Activations that work in place do so no longer:
+    the copy computes the same, and can be differentiated twice.
     """
     tensors = (*model.parameters(), *model.buffers())
     try:
-        clone = copy.deepcopy(model, {id(t): _without_numbers(t) for t in tensors})
+        with _Withholding():
+            clone = copy.deepcopy(model, {id(t): _without_numbers(t) for t in tensors})
     except Exception as error:  # whatever the attributes' own __deepcopy__ raises
         raise InvalidModel(
             f"the model could not be copied: {error}. Expected a module whose attributes are "
-            "parameters, buffers or plain values; came one that keeps the result of a computation, or "
-            "a resource. Build it afresh, or use torch.nn.utils.parametrizations instead of the older "
-            "weight_norm."
+            "parameters, buffers or plain values; came one that keeps a resource, such as a lock or a "
+            "file. Build it afresh without."
         ) from error
     for module in clone.modules():
         if getattr(module, "inplace", False) is True:
             module.inplace = False  # type: ignore[assignment]
     return clone
+
+
+class _Withholding(TorchFunctionMode):
+    """Inside, a deep copy of a tensor is a ``_Withheld``, and of a parameter one without numbers."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is Tensor.__deepcopy__:
+            return _Withheld(args[0])
+        if func is Tensor.clone:  # how a parameter copies itself
+            return _without_numbers(args[0])
+        return func(*args, **(kwargs or {}))
+
+
+class _Withheld:
+    """Stands for a tensor that is neither a parameter nor a buffer; whoever computes with it is told."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.what = f"{tensor.dtype} of shape {list(tensor.shape)}"
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        what = next(leaf.what for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, cls))
+        raise InvalidModel(
+            "expected a model that computes with its parameters and buffers; it also reads a tensor that is "
+            f"neither ({what}), and could hold private data. Give it to register_buffer instead."
+        )
 
 
 def _without_numbers(tensor: Tensor) -> Tensor:
@@ -89,6 +151,7 @@ def split_tensors(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor
         raise InvalidModel(f"expected a torch.nn.Module; came {type(model).__name__}")
     named = dict(model.named_parameters())
     buffers = dict(model.named_buffers())
+    _require_numbers(named | buffers)
     lazy = [name for name, tensor in (named | buffers).items() if nn.parameter.is_lazy(tensor)]
     if lazy:
         raise InvalidModel(
@@ -99,6 +162,15 @@ def split_tensors(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor
     frozen = {name: p for name, p in named.items() if not p.requires_grad}
     with torch.inference_mode(False):  # what is copied inside it could not be differentiated later
         return detached(trained), detached(frozen | buffers)
+
+
+def _require_numbers(tensors: Tree) -> None:
+    bare = [name for name, t in tensors.items() if t.is_meta or t.layout is not torch.strided]
+    if bare:
+        raise InvalidModel(
+            f"expected dense parameters and buffers that hold numbers; came sparse ones, or such on the meta "
+            f"device: {', '.join(bare)}. Use model.to_empty(device=...) and load its weights, or to_dense()."
+        )
 
 
 def cross_entropy(output: Tensor, y: Tensor) -> Tensor:

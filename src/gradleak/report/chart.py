@@ -55,7 +55,7 @@ class Chart:
 def chart(ordered: list[tuple[int, Finding]]) -> Chart | None:
     """None where not one value can be placed on an axis."""
     findings = [finding for _, finding in ordered]
-    places = [v for f in findings for v in (f.psnr, f.null_psnr, f.random_psnr, _base(f) + LEAK)]
+    places = [v for f in findings for v in (f.psnr, f.null_psnr, f.random_psnr, f.best_null_psnr + LEAK)]
     finite = [v for v in places if math.isfinite(v)]
     if not finite:
         return None
@@ -74,9 +74,9 @@ def chart(ordered: list[tuple[int, Finding]]) -> Chart | None:
             title=_title(number, f),
             x=round(wide * (i + 0.5), 3),
             y=ABOVE if f.psnr == math.inf else y(f.psnr),
-            base=y(_base(f)),
+            base=y(f.best_null_psnr),
             weaker=y(min(f.null_psnr, f.random_psnr)),
-            threshold=y(_base(f) + LEAK),
+            threshold=y(f.best_null_psnr + LEAK),
             exact=f.psnr == math.inf,
             leaked=f.leaked,
         )
@@ -85,14 +85,11 @@ def chart(ordered: list[tuple[int, Finding]]) -> Chart | None:
     return Chart(columns, tuple(Tick(y(v) or 0.0, v) for v in ticks), round(min(0.6 * wide, 6.0), 3))
 
 
-def _base(finding: Finding) -> float:
-    return max(finding.null_psnr, finding.random_psnr)
-
-
 def _title(number: int, finding: Finding) -> str:
+    null = wording.null_psnr(finding.best_null_psnr)
     return (
         f"{number}, {finding.name}: recovered {wording.recovered_psnr(finding)}, "
-        f"better null {wording.null_psnr(_base(finding))}, {'leaked' if finding.leaked else 'not leaked'}"
+        f"better null {null}, {'leaked' if finding.leaked else 'not leaked'}"
     )
 
 

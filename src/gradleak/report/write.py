@@ -5,8 +5,7 @@ import re
 from pathlib import Path
 
 from gradleak.audit.findings import Findings
-from gradleak.errors import CannotWrite
-from gradleak.files import write_whole
+from gradleak.files import write_together
 from gradleak.report.html import render
 from gradleak.report.pictures import png
 from gradleak.report.sheet import contact_sheet
@@ -29,9 +28,7 @@ def write(findings: Findings, folder: Path, *, pictures: bool = True) -> list[Pa
     if pictures:
         contents[folder / "pictures.png"] = contact_sheet(findings)
         contents |= _pictures(findings, folder / "pictures")
-    for path, content in contents.items():
-        write_whole(path, content)
-    _clear(folder, keep=set(contents))
+    write_together(contents, _earlier(folder))
     return list(contents)
 
 
@@ -46,14 +43,7 @@ def _pictures(findings: Findings, folder: Path) -> dict[Path, bytes]:
     return made
 
 
-def _clear(folder: Path, keep: set[Path]) -> None:
-    old = [path for path in (folder / "pictures").glob("*.png") if _OURS.fullmatch(path.name)]
-    for path in [folder / "pictures.png", *old]:
-        if path not in keep:
-            try:
-                path.unlink(missing_ok=True)
-            except OSError as error:
-                raise CannotWrite(
-                    f"cannot remove {path}, a picture of an earlier report: {error.strerror or error}. "
-                    "Remove it by hand before you share the folder."
-                ) from error
+def _earlier(folder: Path) -> list[Path]:
+    """The pictures that a report may have left here."""
+    numbered = (path for path in (folder / "pictures").glob("*.png") if _OURS.fullmatch(path.name))
+    return [folder / "pictures.png", *numbered]

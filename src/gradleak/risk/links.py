@@ -97,7 +97,8 @@ class _Tracer:
             return
         if any(module.children()) or came is None or gives is None:
             return
-        if kwargs or len(args) != 1 or any(link.module is module for link in self.links):
+        again = any(link.module is module and link.weights for link in self.links)
+        if kwargs or len(args) != 1 or again:
             self._break(path)
         self._follow(path, came)
         prefix = f"{path}." if path else ""

@@ -11,12 +11,12 @@ from torch import nn
 
 from gradleak.zoo.dense import mlp
 from gradleak.zoo.dlg import lenet
-from gradleak.zoo.pictures import PICTURES, pictures
+from gradleak.zoo.pictures import PICTURES, pictures, public
 from gradleak.zoo.plain import convnet
 from gradleak.zoo.residual import resnet
 from gradleak.zoo.rgap import cnn6, cnn6_d
 
-__all__ = ["MODELS", "PICTURES", "cnn6", "cnn6_d", "convnet", "lenet", "mlp", "pictures", "resnet"]
+__all__ = ["MODELS", "PICTURES", "cnn6", "cnn6_d", "convnet", "lenet", "mlp", "pictures", "public", "resnet"]
 
 # by the name that a command line says; the first line of a builder's docstring describes it
 MODELS: dict[str, Callable[..., nn.Sequential]] = {

@@ -10,13 +10,16 @@ import torch
 from gradleak.errors import InvalidInput
 
 SMALLEST = 4  # two halvings still leave a pixel
+SEEDS = 2**63 - 1
 SLOPE = 0.2  # R-GAP's LeakyReLU: steep enough to be inverted without losing digits
 
 
-def whole(name: str, value: object, least: int) -> None:
-    """Refuse what is not a whole number of at least ``least``; ``True`` is not one."""
+def whole(name: str, value: object, least: int, most: int | None = None) -> None:
+    """Refuse what is not a whole number from ``least`` to ``most``; ``True`` is not one."""
     if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < least:
         raise InvalidInput(f"{name} must be a whole number, {least} or more; got {value!r}")
+    if most is not None and int(value) > most:
+        raise InvalidInput(f"{name} must be at most {most}; got {value!r}")
 
 
 def one_of(name: str, value: object, choices: Collection[str] | Collection[int]) -> None:
@@ -46,7 +49,7 @@ def seeded(seed: int | None) -> Iterator[None]:
     if seed is None:
         yield
         return
-    whole("seed", seed, 0)
+    whole("seed", seed, 0, SEEDS)
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.default_generator.manual_seed(int(seed))
         yield

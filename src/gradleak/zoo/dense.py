@@ -1,7 +1,7 @@
 """A network of linear layers alone, where a gradient gives most away."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 
 from torch import nn
@@ -34,6 +34,8 @@ def mlp(
     """
     check(classes, channels, size)
     one_of("activation", activation, _ACTIVATIONS)
+    if sizes is not None and not isinstance(sizes, Iterable):
+        raise InvalidInput(f"sizes must be several whole numbers, like (3072, 256); got {sizes!r}")
     widths = (channels * size**2, 256, 256) if sizes is None else tuple(sizes)
     if not widths:
         raise InvalidInput(

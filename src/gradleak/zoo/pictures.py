@@ -15,7 +15,9 @@ from torch import Generator, Tensor
 
 from gradleak.errors import InvalidInput, NotInstalled
 from gradleak.randomness import generator, spawn
-from gradleak.zoo.building import SMALLEST, one_of, whole
+from gradleak.zoo.building import SEEDS, SMALLEST, one_of, whole
+
+_LARGEST = 4096  # a side; beyond, a typing error would ask for terabytes
 
 Picture = NDArray[Any]  # height x width, or height x width x 3, in [0, 1], at its own size
 
@@ -35,6 +37,7 @@ class PictureSet:
     classes: int
     channels: int
     read: Callable[[int, int], tuple[list[Picture], list[int]]]
+    crops: bool = False  # pictures with one label are crops of one photograph, and may overlap
 
 
 def pictures(
@@ -49,8 +52,8 @@ def pictures(
     chosen = PICTURES[name]
     n = chosen.count if n is None else n
     channels = chosen.channels if channels is None else channels
-    whole("size", size, SMALLEST)
-    whole("seed", seed, 0)
+    whole("size", size, SMALLEST, _LARGEST)
+    whole("seed", seed, 0, SEEDS)
     whole("n", n, 1)
     if n > chosen.count:
         raise InvalidInput(f"n must be at most {chosen.count} for {name!r}, which holds no more; got {n}")
@@ -58,6 +61,20 @@ def pictures(
     one_of("channels", channels, (1, 3))
     found, labels = chosen.read(n, seed)
     return torch.stack([_fitted(picture, size, channels) for picture in found]), torch.tensor(labels)
+
+
+def public(name: str, private: int, *, size: int = 32, channels: int | None = None) -> Tensor | None:
+    """What shares nothing with the first ``private`` pictures of a set; None where nothing is left.
+
+    For a null that must not know what is private: the other faces or digits, and of the photographs the
+    crops of those that no private crop is of. There are six, so from six private crops on there is none.
+    """
+    x, labels = pictures(name, size=size, channels=channels)
+    whole("private", private, 0, len(x))
+    other = torch.arange(len(x)) >= private
+    if PICTURES[name].crops:
+        other &= ~torch.isin(labels, labels[:private])
+    return x[other] if bool(other.any()) else None
 
 
 def _fitted(picture: Picture, size: int, channels: int) -> Tensor:
@@ -156,6 +173,7 @@ PICTURES = {
         classes=len(_PHOTOS),
         channels=3,
         read=_photos,
+        crops=True,
     ),
     "digits": PictureSet(
         description="1797 handwritten digits, grey, 8x8",

@@ -87,10 +87,10 @@ def as_init(init: str | Tensor | Init) -> Init:
     """By name, by your own picture, or as it is."""
     if isinstance(init, Tensor):
         return Given(init)
-    if not isinstance(init, str):
+    if callable(init):
         return init
-    if init not in INITS:
+    if not isinstance(init, str) or init not in INITS:
         raise InvalidInput(
-            f"expected an init among {', '.join(INITS)}, a tensor or a function; came '{init}'"
+            f"expected an init among {', '.join(INITS)}, a tensor or a function; came {init!r}"
         )
     return INITS[init]()

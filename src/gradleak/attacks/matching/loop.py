@@ -5,18 +5,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import Generator
+from torch import Generator, Tensor
 
 from gradleak.attacks.base import Outcome, Reconstruction
 from gradleak.attacks.matching.inits import Gaussian, Init
 from gradleak.attacks.matching.objectives import Objective, SquaredError
 from gradleak.attacks.matching.optimizers import LBFGS, Optimizer
+from gradleak.attacks.matching.optimizers.base import is_count, is_number
 from gradleak.attacks.matching.priors import Prior
 from gradleak.attacks.matching.problem import Problem
 from gradleak.attacks.matching.trial import Trial, best_of
-from gradleak.errors import InvalidInput, MissingInformation
+from gradleak.errors import GradleakError, InvalidInput, InvalidModel, MissingInformation
 from gradleak.labels import LabelStrategy, Unanswerable, inferred
 from gradleak.observe import Observation
+from gradleak.observe.task import attention_by_formula, noise_batch
 from gradleak.randomness import Rng, generator, spawn
 
 
@@ -27,7 +29,8 @@ class Matching:
     ``trials`` starts are solved together and the best one is returned, by the objective with its
     priors. ``evaluations`` bounds the matching gradients of one trial. A trial has converged when its
     mismatch is at most ``tolerance``; the other trials of its record are then spared. ``double``
-    computes in float64 whatever the model's dtype; the result is handed back in the model's.
+    computes in float64 whatever the model's dtype, and a dtype shorter than float32 always does; the
+    result is handed back in the model's.
     """
 
     name: str
@@ -45,11 +48,16 @@ class Matching:
     references: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if min(self.trials, self.evaluations, self.report_every) < 1 or not self.tolerance >= 0:
+        counts = (self.trials, self.evaluations, self.report_every)
+        if not all(map(is_count, counts)) or not is_number(self.tolerance) or not self.tolerance >= 0:
             raise InvalidInput(
-                "expected trials, evaluations and report_every of 1 or more and a tolerance of 0 or more; "
-                f"came {self.trials}, {self.evaluations}, {self.report_every} and {self.tolerance}"
+                "expected trials, evaluations and report_every as whole numbers of 1 or more and a tolerance "
+                f"of 0 or more; came {', '.join(map(repr, counts))} and {self.tolerance!r}"
             )
+        parts = {"labels": self.labels, "objective": self.objective, "init": self.init}
+        for name, part in (*parts.items(), *(("priors", prior) for prior in self.priors)):
+            if not callable(part):
+                raise InvalidInput(f"expected a function as {name}, such as gradleak has; came {part!r}")
         if self.box and isinstance(self.optimizer, LBFGS):
             raise InvalidInput("L-BFGS cannot project into the box; use the Box prior, or Adam")
 
@@ -78,16 +86,29 @@ class Matching:
         *_, last = self.iterate_together(records, rng=rng)
         return last
 
+    @torch.inference_mode(False)
+    @torch.enable_grad()  # as decorators, which leave the caller's own mode alone between two candidates
     def iterate_together(
         self, records: Sequence[Observation], *, rng: Rng = 0
     ) -> Iterator[list[Reconstruction]]:
+        candidates = self._candidates(records, rng)
+        while True:
+            with attention_by_formula():
+                found = next(candidates, None)
+            if found is None:
+                return
+            yield found
+
+    def _candidates(self, records: Sequence[Observation], rng: Rng) -> Iterator[list[Reconstruction]]:
         clock = time.perf_counter()
         dtypes = [obs.like.dtype for obs in records]
-        records = [obs.to(torch.float64) for obs in records] if self.double else records
+        records = [obs.to(torch.float64) if self.double or _is_short(obs.like) else obs for obs in records]
         groups, reasons = _prepare(self, records, rng)
         running = groups
         for rounds in range(1, self.evaluations + 1):
-            running = [(problem, trials) for problem, trials in running if _round(self, problem, trials)]
+            running = [
+                (problem, trials) for problem, trials in running if _round(self, problem, trials, dtypes)
+            ]
             if not running:
                 break
             if rounds % self.report_every == 0:
@@ -98,6 +119,11 @@ class Matching:
         yield _candidates(groups, reasons, dtypes, time.perf_counter() - clock)
 
 
+def _is_short(like: Tensor) -> bool:
+    # In 16 bits, a wrong batch explains the update as well as the right one.
+    return torch.finfo(like.dtype).bits < 32
+
+
 Group = tuple[Problem, list[Trial]]
 
 
@@ -105,7 +131,7 @@ def _prepare(
     attack: Matching, records: Sequence[Observation], rng: Rng
 ) -> tuple[list[Group], list[str | None]]:
     """Trials with settled labels and trials with labels to learn differ in size, so each kind is a group."""
-    generators = spawn(rng, len(records)) if len(records) > 1 else [generator(rng)]
+    generators = [generator(rng)] if len(records) == 1 else spawn(rng, len(records))
     trials: list[Trial] = []
     reasons: list[str | None] = []
     for i, (obs, own) in enumerate(zip(records, generators, strict=True)):
@@ -126,8 +152,11 @@ def _trial(attack: Matching, record: int, obs: Observation, rng: Generator) -> T
     guess = attack.labels(obs, rng=rng)
     if isinstance(guess, Unanswerable):
         return guess.reason
-    pixels = attack.init(obs.x_shape, rng).to(obs.like)
-    return Trial(record, obs.domain.from_pixels(pixels), guess)
+    pixels = attack.init(obs.x_shape, rng)
+    if not isinstance(pixels, Tensor) or pixels.shape != obs.x_shape:
+        came = f"shape {list(pixels.shape)}" if isinstance(pixels, Tensor) else type(pixels).__name__
+        raise InvalidInput(f"expected a start of shape {list(obs.x_shape)} from the init; came {came}")
+    return Trial(record, obs.domain.from_pixels(pixels.to(obs.like)), guess)
 
 
 def _problem(attack: Matching, records: Sequence[Observation], trials: list[Trial]) -> Problem:
@@ -136,7 +165,7 @@ def _problem(attack: Matching, records: Sequence[Observation], trials: list[Tria
     return Problem(records, tuple(t.record for t in trials), y, attack.objective, attack.priors)
 
 
-def _round(attack: Matching, problem: Problem, trials: list[Trial]) -> bool:
+def _round(attack: Matching, problem: Problem, trials: list[Trial], dtypes: list[torch.dtype]) -> bool:
     """Answer the question of every running trial once. Says whether any is left."""
     active = [t for t, trial in enumerate(trials) if trial.outcome is Outcome.RUNNING]
     if not active:
@@ -148,10 +177,7 @@ def _round(attack: Matching, problem: Problem, trials: list[Trial]) -> bool:
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
-        raise MissingInformation(
-            f"the client that the attacker assumes could not be simulated: {error}. Expected a loss that "
-            "takes what the label strategy gives: class indices, or probabilities where labels are learnt."
-        ) from error
+        raise _explained(error, problem, dtypes[trials[0].record]) from error
     for t, value, mismatch, gradient in zip(
         active, values.tolist(), mismatches.tolist(), gradients, strict=True
     ):
@@ -163,6 +189,25 @@ def _round(attack: Matching, problem: Problem, trials: list[Trial]) -> bool:
         if trial.record in explained:
             trial.end(Outcome.SPARED)
     return any(trial.outcome is Outcome.RUNNING for trial in trials)
+
+
+def _explained(error: RuntimeError, problem: Problem, dtype: torch.dtype) -> GradleakError:
+    """Who is to blame: a model that takes no other dtype than its own, or else the labels."""
+    failed = f"the client that the attacker assumes could not be simulated: {error}."
+    obs = problem.first
+    try:
+        with torch.no_grad():
+            problem.task.forward(obs.params, noise_batch(obs.like, obs.x_shape))
+    except RuntimeError:
+        remedy = "" if _is_short(torch.empty(0, dtype=dtype)) else ", or pass double=False"
+        return InvalidModel(
+            f"{failed} The attack computes in {obs.like.dtype}, and the model was made in {dtype}. Expected "
+            f"a forward that fixes no dtype, as x.float() and torch.zeros(...) do{remedy}."
+        )
+    return MissingInformation(
+        f"{failed} Expected a loss that takes what the label strategy gives: class indices, or "
+        "probabilities where labels are learnt; and layers that can be differentiated twice."
+    )
 
 
 def _candidates(

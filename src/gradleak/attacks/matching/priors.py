@@ -3,11 +3,13 @@
 ``progress`` is the share of the trial's budget that is spent, for penalties that change on the way.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
 
+from gradleak.errors import InvalidInput
 from gradleak.observe import Domain
 
 Prior = Callable[[Tensor, Domain, Tensor], Tensor]
@@ -23,6 +25,13 @@ class TotalVariation:
 
     weight: float
     final: float | None = None
+
+    def __post_init__(self) -> None:
+        weights = (self.weight,) if self.final is None else (self.weight, self.final)
+        if not all(isinstance(w, int | float) and 0 < w < math.inf for w in weights):
+            raise InvalidInput(
+                f"expected a weight of total variation above 0, or two to fall between; came {weights}"
+            )
 
     def at(self, progress: Tensor) -> Tensor:
         final = self.weight if self.final is None else self.final

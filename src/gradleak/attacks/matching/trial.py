@@ -20,7 +20,6 @@ class Trial:
         parts = [x.reshape(-1)] if guess.logits is None else [x.reshape(-1), guess.logits.reshape(-1)]
         self.question = self.best_point = torch.cat(parts)
         self.best_value = self.best_mismatch = math.inf
-        self.last_value = math.inf
         self.spent = 0
         self.outcome = Outcome.RUNNING
         self.history: list[tuple[int, float]] = []
@@ -54,8 +53,10 @@ class Trial:
 
 
 def best_of(trials: Sequence[tuple[Problem, Trial]], seconds: float, dtype: torch.dtype) -> Reconstruction:
-    """The trial with the lowest objective speaks for its record."""
-    problem, best = min(trials, key=lambda pair: pair[1].best_value)
+    """A trial that explained the update speaks for its record, or else the one with the lowest objective."""
+    problem, best = min(
+        trials, key=lambda pair: (pair[1].outcome is not Outcome.CONVERGED, pair[1].best_value)
+    )
     x, logits = problem.unpack(best.best_point)
     probabilities = None if logits is None else logits.softmax(-1)
     settled = best.guess.y if probabilities is None else probabilities.argmax(-1)

@@ -27,7 +27,10 @@ from gradleak.errors import InvalidInput
 from gradleak.observe import Observation
 from gradleak.randomness import Rng, generator
 
-_UNEXPLAINED = "no labels and features were found that explain the last layer's gradient; the batch may have another size"
+_UNEXPLAINED = (
+    "no labels and features were found that explain the last layer's gradient; "
+    "the batch may have another size"
+)
 _AGREES = 0.98  # share of the first layer's outputs
 
 
@@ -37,7 +40,7 @@ class ExactBatch:
 
     The last layer's gradient gives features, deltas and labels; a linear system per layer leads from
     there to the pixels. ``search`` says how much is tried. A result has ``converged`` when the gradient
-    of what was found is the observed one up to ``tolerance`` (‖g(x) − g‖ / ‖g‖, which is its score;
+    of what was found is the observed one up to ``tolerance`` (‖g(x) − g‖ / ‖g‖, whose square is its score;
     None: a few hundred roundings of the gradient's dtype), and the error to expect in a pixel, from the
     noise that is left, is at most ``accuracy``.
     """
@@ -88,8 +91,8 @@ class ExactBatch:
                 continue
             found, tried = judged(obs, net, factors, x, solution.y, wanted), tried + 1
             best = min(best, found, key=lambda r: (r.outcome is not Outcome.CONVERGED, r.score))
-            if best.outcome is Outcome.CONVERGED:
-                break
+            if best.outcome is Outcome.CONVERGED or best.score**0.5 <= wanted.residual(1.0):
+                break  # what rounding has blurred, no other start makes sharp
         return best, tried
 
 

@@ -110,7 +110,7 @@ class _Problem:
         return moved, turned[::-1]
 
     def blur(self, J: Tensor, residual: Tensor, Q: Tensor) -> Tensor:
-        """From the covariance (JᵀJ)⁻¹ of Q, as the rows of V are orthonormal, and from the noise in V itself."""
+        """From the covariance (JᵀJ)⁻¹ of Q (the rows of V are orthonormal), and the noise in V."""
         variance = torch.linalg.pinv(J.mT @ J, hermitian=True).diagonal().reshape(Q.shape).sum(1)
         excess = max(1.0, float(residual.square().mean()))
         blur: Tensor = (

@@ -95,7 +95,7 @@ def judged(
         Outcome.STALLED if reason else Outcome.CONVERGED,
         x=ordered.to(obs.like),
         y=y_out,
-        score=left,
+        score=left**2,  # in the unit of the matching attacks
         reason=reason,
         cost=Cost(matching_gradients=1, trials=1),
     )

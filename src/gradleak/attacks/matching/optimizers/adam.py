@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from gradleak.attacks.base import Outcome
-from gradleak.attacks.matching.optimizers.base import Descent, Project
+from gradleak.attacks.matching.optimizers.base import Descent, Project, is_count, is_number
+from gradleak.errors import InvalidInput
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,13 @@ class Adam:
     drops: tuple[float, ...] = (3 / 8, 5 / 8, 7 / 8)
     betas: tuple[float, float] = (0.9, 0.999)
     citations: tuple[str, ...] = ("adam",)
+
+    def __post_init__(self) -> None:
+        if not is_count(self.steps) or not is_number(self.lr) or not 0 < self.lr < math.inf:
+            raise InvalidInput(
+                "expected steps of 1 or more and a finite learning rate above 0; came "
+                f"{self.steps!r} and {self.lr!r}"
+            )
 
     def descend(self, start: Tensor, project: Project | None) -> Descent:
         point = start

@@ -16,6 +16,15 @@ Descent = Generator[Tensor, tuple[float, Tensor], Outcome]
 Project = Callable[[Tensor], Tensor]
 
 
+def is_count(value: object) -> bool:
+    """Whether it is a whole number of 1 or more, as a bound on steps must be."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 class Optimizer(Protocol):
     @property
     def citations(self) -> tuple[str, ...]: ...

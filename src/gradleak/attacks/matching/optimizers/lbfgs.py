@@ -9,7 +9,7 @@ from scipy.linalg import solve_triangular
 from torch import Tensor
 
 from gradleak.attacks.base import Outcome
-from gradleak.attacks.matching.optimizers.base import Descent, Project
+from gradleak.attacks.matching.optimizers.base import Descent, Project, is_count
 from gradleak.attacks.matching.optimizers.line_search import Probe, strong_wolfe
 from gradleak.errors import InvalidInput
 
@@ -25,6 +25,13 @@ class LBFGS:
     history: int = 100
     evaluations: int = 25
     citations: tuple[str, ...] = ("lbfgs",)
+
+    def __post_init__(self) -> None:
+        if not is_count(self.history) or not is_count(self.evaluations):
+            raise InvalidInput(
+                "expected a history and evaluations of a line search of 1 or more; came "
+                f"{self.history} and {self.evaluations}"
+            )
 
     def descend(self, start: Tensor, project: Project | None) -> Descent:
         if project is not None:
