@@ -3,14 +3,14 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from gradleak.cli.risk import risk
+from gradleak.cli import main
 from gradleak.errors import InvalidInput
 
 LENET = ("rank", "lenet", "--input", "3,8,8", "--arg", "size=8", "--arg", "classes=3")
 
 
 def run(*words):
-    done = CliRunner().invoke(risk, words)
+    done = CliRunner().invoke(main, ["risk", *words])
     if done.exception and not isinstance(done.exception, SystemExit):
         raise done.exception
     assert done.exit_code == 0, done.output

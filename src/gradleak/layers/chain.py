@@ -119,8 +119,8 @@ def _reshape(gives: Tensor, takes: Any, path: str, module: nn.Module) -> list[La
     if not same_numbers:
         raise UnsupportedLayer(
             f"{name_of(path, module)} does not read what the layer before it gives: the model branches, "
-            "skips, or computes something between its layers. Closed forms need a chain; make what happens there a "
-            "layer of its own, or use an optimisation attack."
+            "skips, or computes something between its layers. Closed forms need a chain; make what happens "
+            "there a layer of its own, or use an optimisation attack."
         )
     if takes.shape == gives.shape:
         return []
