@@ -1,61 +1,85 @@
-"""Closed forms against DLG on the same gradients: decibels, matching gradients, seconds and memory."""
+"""Closed forms on LeNet and CNN6: structured against a dense twin against DLG, on the same gradients."""
 
+import multiprocessing
 import resource
 import statistics
 import time
-from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 
 import click
 import torch
+from torch import Tensor, nn
 
 import gradleak as gl
 from benchmarks.common import pairs, show
-from gradleak.attacks import Attack
+from benchmarks.dense import DenseRGAP
+from gradleak.layers import chain
+
+NETWORKS = ("cnn6, one logit", "lenet, U(-0.5, 0.5)", "lenet, default init")
 
 
 @click.command()
-@click.option("--pictures", "n", default=20, show_default=True)
-@click.option(
-    "--dlg", "evaluations", default=0, show_default=True, help="Matching gradients for DLG; 0 leaves it out."
-)
+@click.option("--pictures", "n", default=20, show_default=True, help="For R-GAP.")
+@click.option("--dlg", default=3, show_default=True, help="Pictures for DLG, 2,000 matching gradients each.")
+@click.option("--dense", default=1, show_default=True, help="Pictures for the dense twin; LeNet only.")
 @click.option("--json", "as_json", is_flag=True)
-def main(n: int, evaluations: int, as_json: bool) -> None:
-    """R-GAP on CNN6 and LeNet from float32 gradients, labels unknown; DLG beside it if asked for."""
+def main(n: int, dlg: int, dense: int, as_json: bool) -> None:
+    """Float32 gradients, labels unknown. A row is a process of its own, so that its peak memory is its own."""
+    plan = [
+        (network, attack, count) for network in NETWORKS for attack, count in (("r_gap", n), ("dlg", dlg))
+    ]
+    plan += [(network, "r_gap, dense", dense) for network in NETWORKS if network.startswith("lenet")]
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context, max_tasks_per_child=1) as pool:
+        rows = [pool.submit(row, *one).result() for one in plan if one[2]]
+    show("Closed forms from float32 gradients, label unknown", rows, as_json)
+
+
+def row(network: str, attack: str, n: int) -> dict[str, object]:
     torch.set_num_threads(1)
-    networks: dict[str, Callable[[int], torch.nn.Module]] = {
-        "cnn6, one logit": lambda seed: gl.zoo.cnn6(seed=seed),
-        "lenet, U(-0.5, 0.5)": lambda seed: gl.zoo.lenet(classes=10, seed=seed),
-        "lenet, default init": lambda seed: gl.zoo.lenet(classes=10, init="default", seed=seed),
-    }
-    attacks: list[Attack] = [gl.attacks.r_gap()]
-    if evaluations:
-        attacks.append(gl.attacks.dlg(evaluations=evaluations))
-    rows = [_row(name, build, attack, n) for name, build in networks.items() for attack in attacks]
-    show(f"Closed forms, {n} pictures, float32, label unknown", rows, as_json)
-
-
-def _row(name: str, build: Callable[[int], torch.nn.Module], attack: Attack, n: int) -> dict[str, object]:
     psnr, seconds, units, converged = [], [], [], 0
     for i, (x, y) in enumerate(pairs(n)):
-        one_logit = name.startswith("cnn6")
-        y = y % 2 if one_logit else y % 10
-        obs = gl.observe(build(i), x, y, loss=gl.logistic if one_logit else None)
+        obs = observed(network, i, x, y)
+        run = _attack(attack, obs)
         start = time.process_time()
-        found = attack(obs, rng=i)
+        found = run(obs, rng=i)
         seconds.append(time.process_time() - start)
         units.append(seconds[-1] / unit(obs))
         psnr.append(float("-inf") if found.x is None else float(gl.metrics.psnr(found.x, x)))
         converged += found.outcome is gl.Outcome.CONVERGED
     return {
-        "network": name,
-        "attack": attack.name,
+        "network": network,
+        "attack": attack,
+        "pictures": n,
         "lowest dB": min(psnr),
         "median dB": statistics.median(psnr),
-        "converged": f"{converged} of {n}",
+        "converged": converged,
         "median CPU seconds": statistics.median(seconds),
         "median db": statistics.median(units),
-        "peak memory of the process, MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak memory, MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
+
+
+def build(network: str, seed: int) -> nn.Sequential:
+    if network.startswith("cnn6"):
+        return gl.zoo.cnn6(seed=seed)
+    return gl.zoo.lenet(classes=10, init="default" if "default" in network else "uniform", seed=seed)
+
+
+def observed(network: str, seed: int, x: Tensor, y: Tensor) -> gl.Observation:
+    one_logit = network.startswith("cnn6")
+    y = y % 2 if one_logit else y % 10
+    return gl.observe(build(network, seed), x, y, loss=gl.logistic if one_logit else None)
+
+
+def _attack(name: str, obs: gl.Observation):
+    if name == "dlg":
+        return gl.attacks.dlg(evaluations=2000)
+    if name == "r_gap":
+        return gl.attacks.r_gap()
+    head = chain(obs)[-1]
+    delta = head.grads["bias"]
+    return DenseRGAP(head.grads["weight"].T @ delta / delta.dot(delta), delta)
 
 
 def unit(obs: gl.Observation) -> float:

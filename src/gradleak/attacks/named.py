@@ -29,7 +29,7 @@ def dlg(
     init: str | Tensor | Init = "gray",
     trials: int = 1,
     evaluations: int = 4000,
-    tolerance: float = 1e-9,
+    tolerance: float = 1e-12,
     history: int = 100,
     double: bool = True,
 ) -> Matching:
@@ -38,7 +38,9 @@ def dlg(
     As published: ``init="gaussian"``, and L-BFGS with unit steps and no line search, which diverges on
     about half of its seeds. Here a strong-Wolfe line search keeps every step finite, the start is gray,
     since a server knows that pixels lie in [0, 1], and the arithmetic is ``double``, since rounding in
-    float32 ends the descent near a mismatch of 1e-8.
+    float32 ends the descent near a mismatch of 1e-8. The ``tolerance`` is that small because some networks
+    hide much of a picture in little of their gradient: LeNet with torch's own initialisation explains all
+    but 1e-9 of the update with a picture of 20 dB.
     """
     return Matching(
         name="dlg",
@@ -59,7 +61,7 @@ def idlg(
     init: str | Tensor | Init = "gray",
     trials: int = 1,
     evaluations: int = 4000,
-    tolerance: float = 1e-9,
+    tolerance: float = 1e-12,
     history: int = 100,
     double: bool = True,
 ) -> Matching:
