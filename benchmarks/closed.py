@@ -24,7 +24,7 @@ NETWORKS = ("cnn6, one logit", "lenet, U(-0.5, 0.5)", "lenet, default init")
 @click.option("--dense", default=1, show_default=True, help="Pictures for the dense twin; LeNet only.")
 @click.option("--json", "as_json", is_flag=True)
 def main(n: int, dlg: int, dense: int, as_json: bool) -> None:
-    """Float32 gradients, labels unknown. A row is a process of its own, so that its peak memory is its own."""
+    """Float32 gradients, labels unknown. Each row is a process, so that its peak memory is its own."""
     plan = [
         (network, attack, count) for network in NETWORKS for attack, count in (("r_gap", n), ("dlg", dlg))
     ]

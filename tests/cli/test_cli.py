@@ -269,7 +269,7 @@ def test_a_diverged_attack_exits_with_1_though_there_is_a_candidate(hand):
 def test_a_score_that_is_not_finite_and_labels_that_are_missing_can_be_said(hand):
     done = hand(found(score=math.inf, y=None, reason="rank 1"), "--out", "out")
     assert done.exit_code == 0, done.output
-    assert "no finite part of the update unexplained; rank 1" in done.stdout
+    assert "no finite mismatch; rank 1" in done.stdout
     assert "labels not recovered" in done.stdout
     from safetensors.torch import load_file
 

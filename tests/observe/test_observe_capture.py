@@ -278,8 +278,8 @@ def test_files_of_another_kind(path: Path, tmp_path: Path) -> None:
     refused(path, pickle.dumps({"a": 1}), "no safetensors file")
     refused(path, b"The quick brown fox jumps over the lazy dog.\n" * 9, "no safetensors file")
     refused(path, b"\xff" * 64, "no safetensors file")
-    refused(path, safetensors.torch.save({"a": torch.ones(3)}), "gradleak did not write it")
-    refused(path, safetensors.torch.save({"a": torch.ones(3)}, {"format": "pt"}), "gradleak did not write it")
+    refused(path, safetensors.torch.save({"a": torch.ones(3)}), "it holds no capture")
+    refused(path, safetensors.torch.save({"a": torch.ones(3)}, {"format": "pt"}), "it holds no capture")
     for missing in (tmp_path / "missing", path / "below", Path("nul\0byte")):
         with pytest.raises(InvalidCapture, match="cannot read"):
             load(missing, net())

@@ -122,17 +122,22 @@ def _say(facts: dict[str, Any], *, answered: bool) -> None:
     if not answered:
         click.echo(f"{facts['attack']} gave no answer ({facts['outcome']}): {facts['reason']}")
         return
-    left = "no finite part" if facts["mismatch"] is None else f"{facts['mismatch']:.1e}"
+    left = "no finite mismatch" if facts["mismatch"] is None else f"mismatch {facts['mismatch']:.1e}"
     because = f"; {facts['reason']}" if facts["reason"] else ""
     labels = "not recovered" if facts["labels"] is None else facts["labels"]
     click.echo(
-        f"{facts['attack']}: {facts['outcome']}, with {left} of the update unexplained{because}\n"
+        f"{facts['attack']}: {facts['outcome']}, {left}{because}\n"
         f"labels {labels}\n"
-        f"{facts['matching_gradients']} matching gradients, {facts['seconds']} s, {facts['trials']} trials\n"
+        f"{_count(facts['matching_gradients'], 'matching gradient')}, {facts['seconds']} s, "
+        f"{_count(facts['trials'], 'trial')}\n"
         f"the attacker knew: {'; '.join(facts['assumptions'])}"
     )
     for path in facts["written"]:
         click.echo(f"written to {path}")
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}" + ("" if n == 1 else "s")
 
 
 def _write(out: Path, domain: Any, found: Reconstruction) -> list[str]:

@@ -57,7 +57,7 @@ def reproduce(name: str, n: int, as_json: bool, quiet: bool) -> None:
             row.attack,
             str(row.pictures),
             f"{row.mse_mean:.1e}",
-            f"{row.mse_deviation:.1e}",
+            f"{row.mse_deviation:.1e}" if row.pictures > 1 else "-",
             f"{row.psnr_median:.1f}",
             str(row.recovered),
             str(row.converged),

@@ -178,7 +178,7 @@ def _checked_header(path: Path, content: bytes) -> dict[str, Any]:
 def _checked_facts(path: Path, header: Mapping[str, Any]) -> dict[str, Any]:
     text = header.get("__metadata__", {}).get("gradleak")
     if not isinstance(text, str):
-        _refuse(path, "it is a safetensors file, but gradleak did not write it")
+        _refuse(path, "it is a safetensors file, but it holds no capture")
     try:
         facts = json.loads(text, object_pairs_hook=_without_duplicates)
     except (ValueError, RecursionError) as error:

@@ -20,6 +20,7 @@ from gradleak.labels import LabelStrategy, Unanswerable, inferred
 from gradleak.observe import Observation
 from gradleak.observe.task import attention_by_formula, noise_batch
 from gradleak.randomness import Rng, generator, spawn
+from gradleak.threads import few_threads
 
 
 @dataclass(frozen=True)
@@ -92,8 +93,10 @@ class Matching:
         self, records: Sequence[Observation], *, rng: Rng = 0
     ) -> Iterator[list[Reconstruction]]:
         candidates = self._candidates(records, rng)
+        weights = sum(p.numel() for obs in records[:1] for p in obs.params.values())
+        device = records[0].like.device if records else torch.device("cpu")
         while True:
-            with attention_by_formula():
+            with attention_by_formula(), few_threads(weights, device):
                 found = next(candidates, None)
             if found is None:
                 return
