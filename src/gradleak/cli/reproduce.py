@@ -14,7 +14,7 @@ _HEADINGS = (
     "PSNR",
     "recovered",
     "converged",
-    "db",
+    "gradients",
     "seconds",
     "paper",
 )
