@@ -105,3 +105,23 @@ def test_a_dead_first_layer_gives_nothing_away():
     found = bias()(dead)
     assert found.outcome is gl.Outcome.NOT_APPLICABLE
     assert "active" in found.reason
+
+
+def test_weight_decay_does_not_spare_the_certificate():
+    # Two records that are said to be one, behind a single neuron: rank 1, and yet no record's picture.
+    for seed in range(6):
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            model = nn.Sequential(nn.Linear(6, 1), nn.Sigmoid(), nn.Linear(1, 4)).double()
+            x = torch.rand(2, 6, dtype=torch.float64)
+        two = gl.observe(model, x, torch.tensor([1, 3]))
+        update = {n: u + 0.01 * two.params[n] for n, u in two.update.items()}
+        said = dataclasses.replace(two, x_shape=(1, 6), update=update)
+        assert bias(weight_decay=0.01)(said).outcome is not gl.Outcome.CONVERGED
+
+
+def test_a_layer_that_reads_many_positions_is_not_applicable():
+    model = nn.Sequential(nn.Linear(6, 4), nn.Tanh(), nn.Flatten(), nn.Linear(12, 3))
+    found = bias()(gl.observe(model, torch.rand(1, 3, 6), torch.tensor([1])))
+    assert found.outcome is gl.Outcome.NOT_APPLICABLE
+    assert "positions" in found.reason

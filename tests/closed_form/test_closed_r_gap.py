@@ -139,8 +139,7 @@ def narrow_net(seed, act, width):
         ).double()
 
 
-@pytest.mark.parametrize("act", [nn.Sigmoid(), nn.Tanh()], ids=lambda a: type(a).__name__)
-@pytest.mark.parametrize("width", [4, 6])
+@pytest.mark.parametrize(("act", "width"), [(nn.Sigmoid(), 4), (nn.Sigmoid(), 6), (nn.Tanh(), 6)])
 def test_virtual_constraints_close_what_a_layer_alone_leaves_open(act, width, monkeypatch):
     x, y, obs = seen(4, narrow_net(4, act, width), 10)
     found = r_gap()(obs)
@@ -175,3 +174,36 @@ def test_a_scaled_twin_is_told_apart_by_the_range_of_pixels_and_said_where_it_is
     assert float(gl.metrics.psnr(found.x, x)) > 60
     assert found.outcome in (gl.Outcome.CONVERGED, gl.Outcome.STALLED)
     assert dimmer.outcome is gl.Outcome.STALLED or float(gl.metrics.psnr(dimmer.x, x * 0.2)) > 60
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_joint_solve_that_leaves_dimensions_open_says_so(seed):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = nn.Sequential(
+            nn.Conv2d(2, 2, 2), nn.Tanh(), nn.Conv2d(2, 2, 2), nn.Tanh(), nn.Flatten(), nn.Linear(18, 2)
+        ).double()
+        x = torch.rand(1, 2, 5, 5, dtype=torch.float64)
+    found = r_gap()(gl.observe(model, x, torch.tensor([1])))
+    right = found.x is not None and float(gl.metrics.psnr(found.x, x)) > 60
+    assert right or found.outcome is not gl.Outcome.CONVERGED
+    assert "open" in found.reason or found.outcome is gl.Outcome.CONVERGED or found.x is None
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_of_a_picture_and_its_negative_neither_is_called_converged_where_both_are_pictures(seed):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = nn.Sequential(nn.Linear(9, 2, bias=False)).double()
+        pixels = torch.rand(1, 9, dtype=torch.float64)
+    obs = gl.observe(model, (pixels - 0.5) / 0.25, torch.tensor([1]), normalization=([0.5], [0.25]))
+    found = r_gap()(obs)
+    right = float(gl.metrics.psnr(obs.domain.to_pixels(found.x), pixels)) > 60
+    assert right or found.outcome is not gl.Outcome.CONVERGED
+
+
+def test_a_small_layer_that_is_not_explained_keeps_the_certificate_from_holding():
+    _, _, obs = seen(2, small_net(2, 5, True), 5)
+    first = next(iter(obs.update))
+    zeroed = {n: torch.zeros_like(u) if n == first else u for n, u in obs.update.items()}
+    assert r_gap()(dataclasses.replace(obs, update=zeroed)).outcome is not gl.Outcome.CONVERGED

@@ -247,3 +247,37 @@ def test_the_same_seed_gives_the_same_report_and_a_dead_layer_gives_nothing():
     assert (report.layer("conv4").rank, report.layer("conv4").deficit) == (0, 128)
     assert report.layer("linear").deficit == 0
     assert "stand-in" in report.verdict
+
+
+class Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body, self.head = nn.LSTM(6, 5, batch_first=True), nn.Linear(5, 3)
+
+    def forward(self, x):
+        return self.head(self.body(x)[0][:, -1])
+
+
+class Refuses(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x):
+        raise ValueError("not today")
+
+
+def test_a_layer_that_gives_several_tensors_breaks_the_chain_and_is_counted():
+    report = rank(Recurrent(), (4, 6))
+    assert "not a chain" in report.verdict
+
+
+def test_what_is_no_shape_no_observation_or_no_working_model_is_refused():
+    model = nn.Sequential(nn.Linear(6, 3))
+    for wrong in (6, None, (0,), ("a",)):
+        with pytest.raises(InvalidInput, match="record's shape"):
+            rank(model, wrong)
+    with pytest.raises(InvalidInput, match="Observation"):
+        rank(model, (6,), 3)
+    with pytest.raises(InvalidInput, match="not today"):
+        rank(Refuses(), (6,))

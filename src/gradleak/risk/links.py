@@ -98,7 +98,7 @@ class _Tracer:
         if any(module.children()) or came is None or gives is None:
             return
         again = any(link.module is module and link.weights for link in self.links)
-        if kwargs or len(args) != 1 or again:
+        if kwargs or len(args) != 1 or again or not isinstance(output, Tensor):
             self._break(path)
         self._follow(path, came)
         prefix = f"{path}." if path else ""

@@ -255,14 +255,18 @@ def read(
     model: nn.Module, input_shape: Sequence[int], obs: Observation | None = None
 ) -> tuple[Network, tuple[int, ...]]:
     """The model's layers, with an observation's numbers where there is one, and the shape of a record."""
-    shape = tuple(input_shape)
+    shape = tuple(input_shape) if isinstance(input_shape, Sequence) else ()
     if not shape or any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in shape):
-        raise InvalidInput(f"expected a record's shape without a batch axis, like (3, 32, 32); came {shape}")
+        raise InvalidInput(
+            f"expected a record's shape without a batch axis, like (3, 32, 32); came {input_shape}"
+        )
     trained, constants = split_tensors(model)
     if not trained:
         raise InvalidModel("expected a model with parameters that need gradients; came one without")
     training = {path: module.training for path, module in model.named_modules()}
     if obs is not None:
+        if not isinstance(obs, Observation):
+            raise InvalidInput(f"expected an Observation; came {type(obs).__name__}")
         check_fit("observation's parameters", obs.params, trained)
         if tuple(obs.x_shape[1:]) != shape:
             raise InvalidInput(f"the observation's records have shape {tuple(obs.x_shape[1:])}; came {shape}")
@@ -270,7 +274,7 @@ def read(
     task = Task(structure_of(model).eval(), constants, nn.functional.mse_loss)
     try:
         return network(task, trained, shape, training), shape
-    except RuntimeError as error:
+    except Exception as error:  # whatever the model's own code raises
         raise InvalidInput(f"the model cannot take one record of shape {shape}: {error}") from error
 
 

@@ -1,5 +1,6 @@
 """The bias attack: a biased linear layer's gradient holds its input, whatever comes after it."""
 
+import dataclasses
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -38,11 +39,13 @@ class Bias:
 
     def __call__(self, obs: Observation, *, rng: Rng = 0) -> Reconstruction:
         clock = time.perf_counter()
+        if self.weight_decay:
+            plain = {n: u - self.weight_decay * obs.params[n] for n, u in obs.update.items()}
+            obs = dataclasses.replace(obs, update=plain)
         layer = first_layer(obs)
         if isinstance(layer, str):
             return Reconstruction(Outcome.NOT_APPLICABLE, reason=layer)
-        weight = layer.grads["weight"] - self.weight_decay * layer.params["weight"]
-        bias = layer.grads["bias"] - self.weight_decay * layer.params["bias"]
+        weight, bias = layer.grads["weight"], layer.grads["bias"]
         if not bool(bias.any()):
             return Reconstruction(
                 Outcome.NOT_APPLICABLE, reason="no neuron of the first layer was active: its gradient is zero"
@@ -76,8 +79,6 @@ class Bias:
                 cost=Cost(0, seconds, 1),
                 reason="rank 1: the first layer saw one record; its label could not be read off",
             )
-        if self.weight_decay:
-            return Reconstruction(Outcome.CONVERGED, x=x, y=y, score=0.0, cost=Cost(0, seconds, 1))
         certificate = certify(obs, x, y)
         return Reconstruction(
             Outcome.CONVERGED if certificate.holds else Outcome.STALLED,
@@ -98,6 +99,8 @@ def first_layer(obs: Observation) -> Layer | str:
     layer = next((one for one in opening(obs) if not isinstance(one.module, _TRANSPARENT)), None)
     if layer is None or not isinstance(layer.module, nn.Linear):
         return f"the first layer that computes is {layer.name if layer else 'missing'}, and not a linear one"
+    if len(layer.in_shape) != 1:
+        return f"{layer.name} reads {layer.in_shape} per record, so that its gradient is a sum over positions"
     if not {"weight", "bias"} <= set(layer.grads):
         return f"{layer.name} has no bias whose gradient was sent"
     return layer

@@ -26,6 +26,7 @@ from gradleak.layers import (
 from gradleak.layers.solve import cgls, relative
 
 _ROUNDS = 30
+_LOST = 1e-4  # of a random direction, from which a null space is meant and not rounding
 _SHARES = (1.0, 0.5, 0.25, 0.1, 0.03)
 _STEPS = 400  # of conjugate gradients per round: the slopes will change before more would pay
 
@@ -51,8 +52,11 @@ class Pair:
             u, residual = self._towards(above, back, u, self._z(u), tolerance, residual)
             if residual >= before or residual < tolerance:
                 break
-        _, slope = self._activate(self._z(u))
-        return Inverse(Signal(u, apply_transpose(self.lower, slope * back)), residual)
+        value, slope = self._activate(self._z(u))
+        system = self._linearised(above, self._z(u), value, slope, back)
+        return Inverse(
+            Signal(u, apply_transpose(self.lower, slope * back)), residual, open_dimensions(system)
+        )
 
     def _towards(
         self,
@@ -120,3 +124,17 @@ def gradient_rows(layer: Layer, delta: Tensor) -> LinearSystem:
     """A layer's gradient equations alone: nothing is known of its output but dL/doutput."""
     unknown = torch.zeros(layer.out_shape, dtype=torch.bool)
     return equations(layer, Signal(torch.zeros_like(delta), delta, unknown))
+
+
+def open_dimensions(system: LinearSystem) -> int:
+    """About how many dimensions of its unknown a system leaves open; 0 only where none was met.
+
+    A random direction is put through the system and solved for: what does not come back lies in the null
+    space, and is on average the share of the dimensions that this has.
+    """
+    n = torch.Size(system.shape).numel()
+    probe = torch.randn(system.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    target = system.matvec(probe[None])
+    found = cgls(system, target, target.new_tensor([1e-10])).x[0]
+    lost = relative(found - probe, probe)
+    return 0 if lost < _LOST else max(1, round(n * lost**2))

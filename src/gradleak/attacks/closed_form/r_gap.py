@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from gradleak.attacks.base import Cost, Outcome, Reconstruction
 from gradleak.attacks.closed_form.certificate import certify
@@ -13,7 +14,7 @@ from gradleak.attacks.closed_form.head import HeadGuess
 from gradleak.attacks.closed_form.recursion import Descent, descend, readings, split_head
 from gradleak.errors import MissingInformation, UnsupportedLayer
 from gradleak.layers import Layer, chain
-from gradleak.observe import Observation, OneGradient, cross_entropy, logistic
+from gradleak.observe import Domain, Observation, OneGradient, cross_entropy, logistic
 from gradleak.randomness import Rng
 
 
@@ -76,6 +77,7 @@ class Answer:
     found: Reconstruction
     excess: float  # the furthest distance of a pixel from [0, 1]
     brightest: float  # the largest pixel
+    domain: Domain
 
     @property
     def fits(self) -> bool:
@@ -83,12 +85,19 @@ class Answer:
 
     def rules_out(self, other: HeadGuess) -> bool:
         """Without biases a network's gradients do not change when the picture is scaled and the head is
-        read at its other root, so both would explain the update. Only the range of pixels can tell: a
-        reading whose features are so much larger that the scaled picture would leave it is not meant.
+        read at its other root, so both would explain the update; and where it is odd, so would the
+        negative. Only the range of pixels can tell: a reading whose picture would leave it is not meant.
         """
+        if not self.fits or self.found.x is None:
+            return False
         scale = float(other.features.norm() / self.guess.features.norm())
-        same_side = float(other.features @ self.guess.features) > 0
-        return self.fits and (not same_side or scale * self.brightest > 1 + _RANGE)
+        sign = 1.0 if float(other.features @ self.guess.features) > 0 else -1.0
+        return excess(self.domain.to_pixels(sign * scale * self.found.x.double())) > _RANGE
+
+
+def excess(pixels: Tensor) -> float:
+    """How far the furthest pixel lies outside [0, 1]."""
+    return float((pixels - pixels.clamp(0, 1)).abs().max())
 
 
 _RANGE = 0.02
@@ -136,7 +145,10 @@ def _answer(obs: Observation, down: Descent, guess: HeadGuess) -> Answer:
     y = torch.tensor([down.y], device=obs.like.device)
     certificate = certify(obs, x, y)
     lost = f" ({down.lost})" if down.lost else ""
-    reason = f"the recovered picture leaves {certificate.residual:.1e} of the update unexplained{lost}"
+    reason = (
+        f"the recovered picture leaves {certificate.residual:.1e} of the update unexplained, and "
+        f"{certificate.worst:.1e} of its worst explained parameter{lost}"
+    )
     whole = certificate.holds and not down.lost
     found = Reconstruction(
         Outcome.CONVERGED if whole else Outcome.STALLED,
@@ -146,7 +158,7 @@ def _answer(obs: Observation, down: Descent, guess: HeadGuess) -> Answer:
         reason="" if whole else reason,
     )
     pixels = obs.domain.to_pixels(x)
-    return Answer(guess, found, float((pixels - pixels.clamp(0, 1)).abs().max()), float(pixels.max()))
+    return Answer(guess, found, excess(pixels), float(pixels.max()), obs.domain)
 
 
 def r_gap(*, tolerance: float = 1e-7) -> RGAP:

@@ -169,6 +169,8 @@ def _beside(f: Factors, live: Tensor, kept: Tensor, rng: Generator) -> Tensor:
         rows, back = _whitened(there @ v.mT)
         q = _unit(_descended(rows, _mixtures(rows, rng)) @ back.mT @ v)
         ratio = (-(q @ here.mT) / (kept[k] @ here.mT)).sort(1).values
+        if ratio.shape[1] < 2:
+            continue  # one ratio is its own window and says nothing
         # the narrowest window that holds a few ratios has the common one in it
         width = min(4, ratio.shape[1] - 1)
         at = (ratio[:, width:] - ratio[:, :-width]).argmin(1)
