@@ -35,8 +35,8 @@ def dlg(
 ) -> Matching:
     """Deep Leakage from Gradients: pictures and soft labels by L-BFGS on squared error (Zhu et al. 2019).
 
-    As published: ``init="gaussian"``, and L-BFGS with unit steps and no line search, which diverges on
-    about half of its seeds. Here a strong-Wolfe line search keeps every step finite, the start is gray,
+    As published: ``init="gaussian"``, and L-BFGS with unit steps and no line search, which can
+    diverge. Here a strong-Wolfe line search keeps every step finite, the start is gray,
     since a server knows that pixels lie in [0, 1], and the arithmetic is ``double``, since rounding in
     float32 ends the descent near a mismatch of 1e-8. The ``tolerance`` is that small because some networks
     hide much of a picture in little of their gradient: LeNet with torch's own initialisation explains all

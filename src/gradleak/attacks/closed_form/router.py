@@ -26,8 +26,8 @@ class SSRAS:
 
     After the router of the Sensors 2022 paper (doi 10.3390/s22197157), of which we could read the outline
     only: its three groups of attacks are kept, and where it consults its index RA-I, here the closed form
-    is simply tried, since it costs a few matching gradients, and its certificate is asked. Every decision
-    is kept in the reconstruction.
+    is simply tried, since it takes no longer than tens of matching gradients, and its certificate is
+    asked. Every decision is kept in the reconstruction.
     """
 
     evaluations: int = 4000

@@ -80,7 +80,7 @@ class Matching:
         return (found for (found,) in self.iterate_together([obs], rng=rng))
 
     def together(self, records: Sequence[Observation], *, rng: Rng = 0) -> list[Reconstruction]:
-        """Many records of one kind, solved in the same breath: several times faster than one by one.
+        """Many records of one kind, in the same breath: faster than one by one, as ``make bench`` measures.
 
         Record i gets what ``attack(records[i], rng=spawn(rng, len(records))[i])`` gets, to rounding.
         """

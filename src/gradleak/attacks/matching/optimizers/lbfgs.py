@@ -18,8 +18,7 @@ from gradleak.errors import InvalidInput
 class LBFGS:
     """``history`` pairs of steps are remembered; ``evaluations`` bounds one line search.
 
-    The published DLG loop takes unit steps with no line search, and leaves the finite numbers on about
-    half of its seeds.
+    The published DLG loop takes unit steps with no line search, and can leave the finite numbers.
     """
 
     history: int = 100
