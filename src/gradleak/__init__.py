@@ -12,13 +12,15 @@ print(gl.metrics.score(found.x, found.y, x, y % 10, classes=10))
 from gradleak import attacks, errors, labels, metrics, risk, zoo
 from gradleak.attacks import Outcome, Reconstruction, attack
 from gradleak.errors import GradleakError
-from gradleak.observe import Observation, OneGradient, load, logistic, observe, save
+from gradleak.observe import LocalAdam, LocalSGD, Observation, OneGradient, load, logistic, observe, save
 from gradleak.references import cite
 
 __version__ = "0.1.0"
 
 __all__ = [
     "GradleakError",
+    "LocalAdam",
+    "LocalSGD",
     "Observation",
     "OneGradient",
     "Outcome",

@@ -32,6 +32,13 @@ def spawn(rng: Rng, n: int) -> list[Generator]:
     return [Generator().manual_seed(seed) for seed in seeds]
 
 
+def private(rng: Rng) -> Generator:
+    """The generator of a client, which no attacker's is equal to, though both be told the same seed."""
+    if isinstance(rng, Generator):
+        return rng
+    return Generator().manual_seed(generator(rng).initial_seed() ^ 0x5DEECE66D5DEECE6)
+
+
 @contextmanager
 def undisturbed(device: torch.device) -> Iterator[None]:
     """Code in here may draw from and set the global generators; afterwards they are as they were.

@@ -7,6 +7,7 @@ from torch import nn
 
 import gradleak as gl
 from gradleak.attacks import matching as m
+from gradleak.attacks.matching.layout import Parts
 from gradleak.attacks.matching.problem import Problem
 from gradleak.attacks.matching.trial import Trial, best_of
 from gradleak.errors import InvalidInput, InvalidModel, MissingInformation
@@ -142,15 +143,15 @@ class Silent:
 
     citations = ()
 
-    def descend(self, start, project):
+    def descend(self, start, space, rng):
         while True:
             yield start + 0
 
 
 def trial(*answers, outcome=gl.Outcome.RUNNING):
     guess = gl.labels.LabelGuess(y=torch.zeros(1, dtype=torch.long))
-    one = Trial(0, torch.zeros(1, 3, 2, 2), guess)
-    one.begin(Silent(), None)
+    one = Trial(0, Parts(torch.zeros(1, 3, 2, 2)), guess, torch.Generator())
+    one.begin(Silent(), m.Space(12))
     for n, (value, mismatch) in enumerate(answers):
         one.question = torch.full((12,), float(n))
         one.answer(value, mismatch, torch.zeros(12))
@@ -366,7 +367,7 @@ def test_layers_whose_second_derivative_vmap_gets_wrong_are_run_in_turn(norm, dt
     y = torch.tensor([0, 1, 2])
     obs = gl.observe(model.to(dtype), torch.rand(3, 1, 8, 8, generator=rng), y)
     problem = Problem([obs], (0, 0), y.expand(2, -1), m.SquaredError(), (m.TotalVariation(10.0),))
-    points = torch.rand(2, problem.pixels, generator=rng).to(dtype)
+    points = torch.rand(2, problem.layout.pixels, generator=rng).to(dtype)
     together = problem.evaluate(points, [0, 1], points.new_zeros(2))
     alone = problem.evaluate(points[1:], [1], points.new_zeros(1))
     assert not problem.vectorises

@@ -6,14 +6,15 @@ import torch
 from torch import Tensor
 
 from gradleak.attacks import Outcome
-from gradleak.attacks.matching import LBFGS, Adam
+from gradleak.attacks.matching import LBFGS, Adam, Space
 from gradleak.attacks.matching.optimizers.lbfgs import _Memory
 from gradleak.errors import InvalidInput
 
 
-def drive(optimizer, start, f, steps=10_000, project=None):
+def drive(optimizer, start, f, steps=10_000, project=None, pixels=None, seed=0):
     """Answer one descent's questions; returns its outcome and the points that it asked for."""
-    descent = optimizer.descend(start, project)
+    space = Space(start.numel() if pixels is None else pixels, project)
+    descent = optimizer.descend(start, space, torch.Generator().manual_seed(seed))
     point, asked = next(descent), []
     for _ in range(steps):
         asked.append(point)
@@ -104,7 +105,7 @@ def test_lbfgs_ends_diverged_where_the_start_is_not_finite():
 
 def test_lbfgs_refuses_to_project():
     with pytest.raises(InvalidInput, match="Box"):
-        next(LBFGS().descend(torch.zeros(2), lambda x: x))
+        next(LBFGS().descend(torch.zeros(2), Space(2, lambda x: x), torch.Generator()))
 
 
 @pytest.mark.parametrize("sign", [False, True])
@@ -131,3 +132,42 @@ def test_adam_projects_every_point_and_stops_where_the_numbers_end():
     assert all(float(x.max()) <= 1 for x in asked)
     outcome, _ = drive(Adam(30), torch.tensor([1.0]), lambda x: (x * math.nan).sum())
     assert outcome is Outcome.DIVERGED
+
+
+def test_the_cosine_falls_from_the_rate_to_nearly_0_after_a_warm_up():
+    plain = Adam(100, lr=0.1, schedule="cosine")
+    assert [plain.rate(n) for n in (1, 51)] == pytest.approx([0.1, 0.05])
+    assert 0 < plain.rate(100) < 1e-3 * plain.lr
+    warm = Adam(100, lr=0.1, schedule="cosine", warmup=10)
+    assert [warm.rate(n) for n in (1, 5, 10, 11)] == pytest.approx([0.01, 0.05, 0.1, 0.1])
+    stepped = Adam(8, lr=1.0, warmup=2)
+    assert [stepped.rate(n) for n in range(1, 9)] == pytest.approx([0.5, 1, 1, 0.1, 0.1, 0.01, 0.01, 1e-3])
+
+
+@pytest.mark.parametrize("schedule", ["steps", "cosine"])
+def test_noise_moves_the_pictures_by_the_rate_and_nothing_else(schedule):
+    start = torch.zeros(2000, dtype=torch.float64)
+
+    def flat(x):
+        return 0 * x.sum()
+
+    optimizer = Adam(5, lr=0.1, schedule=schedule, noise=0.2)
+    _, asked = drive(optimizer, start, flat, pixels=1500)
+    for n in range(1, 6):
+        step = asked[n] - asked[n - 1]
+        assert float(step[:1500].std()) == pytest.approx(0.2 * optimizer.rate(n), rel=0.1)
+        assert not step[1500:].any()
+    _, again = drive(optimizer, start, flat, pixels=1500)
+    assert torch.equal(asked[-1], again[-1])
+    _, other = drive(optimizer, start, flat, pixels=1500, seed=1)
+    assert not torch.equal(asked[-1], other[-1])
+    _, still = drive(Adam(5, lr=0.1, schedule=schedule), start, flat)
+    assert not still[-1].any()
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"schedule": "linear"}, {"warmup": 5}, {"warmup": -1}, {"warmup": 1.5}, {"noise": -0.1}]
+)
+def test_a_wrong_schedule_says_what_was_expected(wrong):
+    with pytest.raises(InvalidInput, match="expected"):
+        Adam(5, **wrong)

@@ -7,6 +7,7 @@ from gradleak.attacks.matching import (
     INITS,
     AbsoluteError,
     Box,
+    Candidate,
     Cosine,
     Energy,
     Gaussian,
@@ -20,9 +21,15 @@ from gradleak.attacks.matching import (
     as_init,
 )
 from gradleak.errors import InvalidInput
-from gradleak.observe import Domain
+from gradleak.observe import Domain, Task, cross_entropy
 
-START = torch.tensor(0.0)
+
+def candidate(x, domain=None, progress=0.0, **more):
+    task = Task(torch.nn.Flatten(), {}, cross_entropy)
+    y = torch.zeros(len(x), dtype=torch.long)
+    return Candidate(x, y, domain or Domain(), torch.tensor(progress), task, {}, **more)
+
+
 OBJECTIVES = [
     SquaredError(),
     LayerwiseSquaredError(),
@@ -127,16 +134,14 @@ def test_total_variation_is_the_mean_of_all_steps():
         for j in range(5)
     ]
     expected = 0.7 * (sum(across) / len(across) + sum(down) / len(down))
-    torch.testing.assert_close(TotalVariation(0.7)(x, Domain(), START), expected)
-    assert float(TotalVariation(0.7)(x[:, 0, 0], Domain(), START)) == 0  # no picture, no neighbours
+    torch.testing.assert_close(TotalVariation(0.7)(candidate(x)), expected)
+    assert float(TotalVariation(0.7)(candidate(x[:, 0, 0]))) == 0  # no picture, no neighbours
 
 
 def test_total_variation_falls_evenly_to_its_final_weight():
     x = torch.rand(1, 1, 5, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     falling, plain = TotalVariation(0.1, 0.001), TotalVariation(1.0)
-    weights = [
-        float(falling(x, Domain(), torch.tensor(p)) / plain(x, Domain(), START)) for p in (0.0, 0.5, 1.0)
-    ]
+    weights = [float(falling(candidate(x, progress=p)) / plain(candidate(x))) for p in (0.0, 0.5, 1.0)]
     assert weights == pytest.approx([0.1, 0.01, 0.001])
 
 
@@ -144,10 +149,10 @@ def test_energy_and_box_look_at_pixels_not_at_what_the_model_takes():
     domain = Domain((0.3,), (0.5,))
     pixels = torch.tensor([[[[-0.5, 0.5], [1.0, 2.0]]]], dtype=torch.float64)
     x = domain.from_pixels(pixels)
-    assert float(Box(2.0)(x, domain, START)) == pytest.approx(2 * (0.25 + 1.0) / 4)
-    assert float(Energy(2.0)(x, domain, START)) == pytest.approx(2 * (1 + 0 + 0.25 + 2.25) / 4)
+    assert float(Box(2.0)(candidate(x, domain))) == pytest.approx(2 * (0.25 + 1.0) / 4)
+    assert float(Energy(2.0)(candidate(x, domain))) == pytest.approx(2 * (1 + 0 + 0.25 + 2.25) / 4)
     inside = domain.from_pixels(torch.rand(1, 1, 3, 3, dtype=torch.float64))
-    assert float(Box(1.0)(inside, domain, START)) == pytest.approx(0, abs=1e-30)
+    assert float(Box(1.0)(candidate(inside, domain))) == pytest.approx(0, abs=1e-30)
 
 
 @settings(deadline=None)

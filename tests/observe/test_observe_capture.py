@@ -367,7 +367,7 @@ def test_duplicate_names_are_refused(capture: bytes, path: Path) -> None:
 
 WRONG: dict[str, list[Any]] = {
     "format": ["gradleak", None, 1],
-    "version": [0, 2, "1", None, [1]],
+    "version": [0, 1, "1", None, [1]],
     "x_shape": [None, 5, "x", [], [1], [1, 0, 8, 8], [1, -1, 8, 8], [1.0, 1, 8, 8], [True, 1, 8, 8],
                 [1, 1, 8, "8"], [10**12, 1, 8, 8], [1, 1, 10**6, 10**6], [1, 3, 8, 8], [2, 1, 8, 8], [1, 64],
                 [[1], 1, 8, 8]],

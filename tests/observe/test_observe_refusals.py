@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gradleak import observe, zoo
+from gradleak import LocalSGD, observe, zoo
 from gradleak.errors import (
     GradleakError,
     InvalidBatch,
@@ -164,12 +164,6 @@ MODELS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         InvalidBatch,
         "two logits or more",
     ),
-    "dropout": (lambda: mlp(nn.Dropout().train()), NotDeterministic, r"layer '1' \(Dropout\).*model\.eval"),
-    "deep dropout": (
-        lambda: mlp(Block(Block(nn.Tanh(), nn.Dropout().train()))),
-        NotDeterministic,
-        r"layer '1\.inner\.0\.inner\.1' \(Dropout\)",
-    ),
     "functional dropout": (
         lambda: mlp(Block(nn.Linear(6, 6), before=F.dropout)),
         NotDeterministic,
@@ -185,11 +179,12 @@ MODELS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         NotDeterministic,
         r"layer '1' \(Block\)",
     ),
-    "batch norm": (lambda: mlp(nn.BatchNorm1d(6).train()), NotDeterministic, r"layer '1' \(BatchNorm1d\)"),
-    "deep batch norm": (
-        lambda: mlp(Block(Block(nn.BatchNorm1d(6).train()))),
+    "instance norm that keeps statistics": (
+        lambda: mlp(
+            Block(nn.Unflatten(1, (2, 3)), nn.InstanceNorm1d(2, track_running_stats=True), nn.Flatten())
+        ),
         NotDeterministic,
-        r"layer '1\.inner\.0\.inner\.0' \(BatchNorm1d\) changes its running statistics.*model\.eval\(\)",
+        r"layer '1\.inner\.1' \(InstanceNorm1d\) changes its buffers.*model\.eval\(\)",
     ),
     "detach": (lambda: mlp(Do(Tensor.detach)), InvalidModel, r"layer '1' \(Do\) passes no gradient"),
     "round": (lambda: mlp(Do(torch.round)), InvalidModel, r"layer '1' \(Do\) passes no gradient"),
@@ -269,9 +264,11 @@ def test_a_model_that_cannot_be_observed_is_named(
         assert all(map(torch.equal, tensors, model.state_dict().values()))
 
 
-def test_one_record_does_not_hide_a_batch_norm_in_train_mode() -> None:
-    with pytest.raises(NotDeterministic, match="BatchNorm1d"):
+def test_one_record_is_too_few_for_a_batch_norm_in_train_mode() -> None:
+    with pytest.raises(InvalidBatch, match="more than 1 value per channel when training"):
         observe(mlp(nn.BatchNorm1d(6).train()), *batch(1))
+    with pytest.raises(InvalidInput, match="more than 1 value per channel when training"):
+        observe(mlp(nn.BatchNorm1d(6).train()), *batch(3), client=LocalSGD(1, 2, 0.1))
 
 
 class Counting(nn.Module):
@@ -295,6 +292,8 @@ def test_a_layer_that_counts_in_a_buffer_is_named() -> None:
 FINE: dict[str, Callable[[], nn.Module]] = {
     "in place after a linear layer": lambda: mlp(Do(lambda x: x.mul_(2))),
     "dropout in eval mode": lambda: mlp(nn.Dropout().eval()),
+    "batch norm": lambda: mlp(nn.BatchNorm1d(6).train()),
+    "deep batch norm": lambda: mlp(Block(Block(nn.BatchNorm1d(6).train()))),
     "dropout of nothing": lambda: mlp(nn.Dropout(0.0).train()),
     "batch norm without statistics": lambda: mlp(nn.BatchNorm1d(6, track_running_stats=False).train()),
     "a branch that is detached": lambda: mlp(Do(lambda x: x + x.detach().sin())),
@@ -410,9 +409,9 @@ def test_a_loss_that_cannot_take_the_labels_is_named() -> None:
         observe(mlp(), X, Y, loss=lambda output, y: 1.0)  # type: ignore[arg-type, return-value]
 
 
-@pytest.mark.parametrize("reveal", ["label", ["labels", "order"], [""]])
+@pytest.mark.parametrize("reveal", ["label", ["labels", "masks"], [""]])
 def test_an_unknown_name_to_reveal_is_refused(reveal: Any) -> None:
-    with pytest.raises(InvalidInput, match=r"any of labels; came '(label|order|)'"):
+    with pytest.raises(InvalidInput, match=r"any of labels, statistics, order; came '(label|masks|)'"):
         observe(mlp(), X, Y, reveal=reveal)
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gradleak import observe, zoo
+from gradleak import LocalSGD, observe, zoo
 from gradleak.observe import OneGradient
 from gradleak.trees import flatten
 
@@ -281,18 +281,15 @@ def test_the_users_model_and_the_random_state_come_back_as_they_were() -> None:
     assert torch.equal(y, batch(2)[1])
 
 
-def test_they_come_back_after_a_refusal_too() -> None:
-    model = mixed_model()
-    model[3].train()  # type: ignore[index]
+def test_they_come_back_in_train_mode_and_after_a_refusal_too() -> None:
+    model = mixed_model().train()
     before = snapshot(model)
-    with pytest.raises(Exception, match="Dropout"):
-        observe(model, *batch(2))
+    seen = observe(model, *batch(2), client=LocalSGD(2, 1, 0.1), reveal=["statistics", "order"])
     assert snapshot(model) == before
-    model[3].eval()  # type: ignore[index]
-    model[1].train()  # type: ignore[index]
-    before = snapshot(model)
-    with pytest.raises(Exception, match="BatchNorm2d"):
-        observe(model, *batch(2))
+    seen.simulate(*batch(2))
+    assert snapshot(model) == before
+    with pytest.raises(Exception, match="labels from 0 to 4"):
+        observe(model, batch(2)[0], torch.tensor([0, 5]))
     assert snapshot(model) == before
 
 

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from gradleak.observe import Observation
+from gradleak.observe import Client, Observation
 from gradleak.randomness import Rng
 
 
@@ -54,6 +54,7 @@ class Reconstruction:
     history: tuple[tuple[int, float], ...] = ()  # of the best trial, see below
     trial_outcomes: tuple[Outcome, ...] = ()
     decisions: tuple[str, ...] = ()  # of a router: what it tried, and why it went on
+    client: Client | None = None  # what was learnt of a client that the attacker did not know in full
 
     def __repr__(self) -> str:
         shape = None if self.x is None else list(self.x.shape)

@@ -1,9 +1,10 @@
 """The first room: what a client sends, what the server sees, and how that is kept on disk."""
 
 from gradleak.observe.capture import load, save
-from gradleak.observe.client import CLIENTS, Client, OneGradient
+from gradleak.observe.client import CLIENTS, Client, OneGradient, OpenClient
 from gradleak.observe.domain import Domain
 from gradleak.observe.layers import Head, head
+from gradleak.observe.local import LocalAdam, LocalSGD, LocalTraining
 from gradleak.observe.observation import Observation
 from gradleak.observe.observing import observe
 from gradleak.observe.task import Loss, Task, cross_entropy, logistic
@@ -13,9 +14,13 @@ __all__ = [
     "Client",
     "Domain",
     "Head",
+    "LocalAdam",
+    "LocalSGD",
+    "LocalTraining",
     "Loss",
     "Observation",
     "OneGradient",
+    "OpenClient",
     "Task",
     "cross_entropy",
     "head",

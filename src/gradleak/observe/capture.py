@@ -17,13 +17,21 @@ from gradleak.observe.checks import check_fit, count_classes
 from gradleak.observe.client import CLIENTS, Client
 from gradleak.observe.domain import Domain
 from gradleak.observe.observation import Observation
-from gradleak.observe.task import Loss, cross_entropy, logistic, split_tensors, structure_of
+from gradleak.observe.task import (
+    Loss,
+    cross_entropy,
+    keep_no_statistics,
+    logistic,
+    split_tensors,
+    structure_of,
+)
 from gradleak.randomness import undisturbed
-from gradleak.trees import Tree, detached
+from gradleak.trees import Tree, detached, map_tree
 
 _FORMAT = "gradleak-capture"
-_VERSION = 1
+_VERSION = 2
 _GROUPS = ("params", "constants", "update")
+_EXTRAS = ("labels", "statistics")  # what only some servers know
 _LONGEST_HEADER = 100_000_000  # the bound that the safetensors format sets itself
 # What a description may claim, since a batch of that shape is what its reader will then allocate.
 _MOST_PIXELS, _MOST_RECORD_PIXELS, _MOST_CLASSES = 2**31, 2**26, 2**24
@@ -40,6 +48,7 @@ def save(obs: Observation, path: str | Path) -> None:
     tensors = {f"{group}/{name}": leaf for group, tree in trees for name, leaf in tree.items()}
     if obs.labels is not None:
         tensors["labels"] = obs.labels
+    tensors |= {f"statistics/{name}": leaf for name, leaf in (obs.statistics or {}).items()}
     facts = {
         "format": _FORMAT,
         "version": _VERSION,
@@ -50,6 +59,7 @@ def save(obs: Observation, path: str | Path) -> None:
         "client": _client_facts(obs.client),
         "domain": dataclasses.asdict(obs.domain),
         "training": [name for name, module in obs.model.named_modules() if module.training],
+        "draws": list(obs.draws),
     }
     # Tied tensors are written once per name: safetensors takes no two names for one memory.
     contiguous = {name: leaf.detach().cpu().clone().contiguous() for name, leaf in tensors.items()}
@@ -70,7 +80,8 @@ def load(
     own = {name: {**trained, **constant}[name] for name in names}
     facts, tensors = read_capture(path)
     params, constants, update = _fitting_groups(path, tensors, type(model).__name__, own)
-    labels = tensors.get("labels")
+    labels, statistics = tensors.get("labels"), _group(tensors, "statistics")
+    device = next((leaf.device for leaf in own.values()), torch.device("cpu"))
     try:
         obs = Observation(
             model=_in_modes(structure_of(model), facts["training"]),
@@ -82,7 +93,9 @@ def load(
             loss=loss or _named_loss(path, facts["loss"]),
             client=client or _named_client(path, facts["client"]),
             domain=Domain.of((facts["domain"]["mean"], facts["domain"]["std"])),
-            labels=None if labels is None else labels.to(next(iter(own.values()), labels).device),
+            labels=None if labels is None else labels.to(device),
+            statistics=map_tree(lambda leaf: leaf.to(device), statistics) if statistics else None,
+            draws=_known_layers(path, model, facts["draws"]),
         )
         _require_fitting_batch(obs)
     except InvalidCapture:
@@ -95,7 +108,7 @@ def load(
 def _fitting_groups(path: Path, tensors: Tree, model: str, own: Tree) -> list[dict[str, Tensor]]:
     """Parameters, constants and update, on the devices and in the order of the model's ``own`` tensors."""
     params, constants, update = groups = [_group(tensors, group) for group in _GROUPS]
-    strange = [name for name in tensors if name != "labels" and name.partition("/")[0] not in _GROUPS]
+    strange = [name for name in tensors if name.partition("/")[0] not in _GROUPS + _EXTRAS]
     strange += [name for name in params if name in constants]
     if strange:
         _refuse(path, f"its tensors have names of no meaning, or mean two things: {', '.join(strange)}")
@@ -111,7 +124,14 @@ def _fitting_groups(path: Path, tensors: Tree, model: str, own: Tree) -> list[di
 def _in_modes(structure: nn.Module, training: Sequence[str]) -> nn.Module:
     for name, module in structure.named_modules():
         module.training = name in training  # not .train(), which would reach the children too
-    return structure
+    return keep_no_statistics(structure)
+
+
+def _known_layers(path: Path, model: nn.Module, draws: Sequence[str]) -> tuple[str, ...]:
+    unknown = set(draws) - {name for name, _ in model.named_modules()}
+    if unknown:
+        _refuse(path, f"it says that {', '.join(sorted(unknown))} drew at random, which the model has not")
+    return tuple(draws)
 
 
 def _require_fitting_batch(obs: Observation) -> None:
@@ -223,13 +243,18 @@ def _is_domain(value: object) -> bool:
     )
 
 
+def _is_names(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
+
+
 _SCHEMA: dict[str, Callable[[Any], bool]] = {
     "x_shape": _is_shape,
     "classes": lambda value: value is None or (_is_count(value) and 0 < value <= _MOST_CLASSES),
     "loss": lambda value: isinstance(value, str),
     "client": lambda value: isinstance(value, dict) and isinstance(value.get("name"), str),
     "domain": _is_domain,
-    "training": lambda value: isinstance(value, list) and all(isinstance(name, str) for name in value),
+    "training": _is_names,
+    "draws": _is_names,
 }
 
 

@@ -5,6 +5,7 @@ from typing import Protocol, runtime_checkable
 
 from torch import Generator, Tensor
 
+from gradleak.observe.local import LocalAdam, LocalSGD
 from gradleak.observe.task import Task
 from gradleak.trees import Tree
 
@@ -43,5 +44,5 @@ class OneGradient:
         return task.gradient(params, x, y)
 
 
-CLIENTS: dict[str, type] = {"OneGradient": OneGradient}
+CLIENTS: dict[str, type] = {"OneGradient": OneGradient, "LocalSGD": LocalSGD, "LocalAdam": LocalAdam}
 """Clients that a capture on disk can name; their fields are what is written beside the name."""

@@ -19,7 +19,12 @@ from gradleak.observe.checks import (
 )
 from gradleak.observe.client import Client, OneGradient
 from gradleak.observe.domain import Domain
-from gradleak.observe.probe import require_deterministic, require_settled
+from gradleak.observe.draws import drawing_layers, rest
+from gradleak.observe.drift import drift_of, smooth_pixels
+from gradleak.observe.layers import head, trace
+from gradleak.observe.local import LocalTraining
+from gradleak.observe.probe import require_still
+from gradleak.observe.statistics import norm_layers, statistics_between
 from gradleak.observe.task import (
     Loss,
     Task,
@@ -37,8 +42,13 @@ from gradleak.trees import Tree, map_tree
 class Observation:
     """What an honest-but-curious server knows. A field that is None is *not known to it*.
 
-    ``client`` is the client that the attacker believes in. The private batch is never in here; the
-    fields that are present are the threat model, and ``knows`` says it in words.
+    ``update`` is what the client sent: one gradient, or, after local training, W_T − W_0. ``client`` is
+    the client that the attacker believes in, and ``model`` keeps the modes in which its layers were:
+    ``draws`` are those that threw dice, such as dropout in train mode, which the server does not see.
+    ``statistics`` are "path.mean" and "path.var" of what every BatchNorm layer saw.
+
+    The private batch is never in here; the fields that are present are the threat model, and ``knows``
+    says it in words.
     """
 
     model: nn.Module
@@ -51,6 +61,8 @@ class Observation:
     client: Client = field(default_factory=OneGradient)
     domain: Domain = field(default_factory=Domain)
     labels: Tensor | None = None
+    statistics: Tree | None = None
+    draws: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_shape(self.x_shape)
@@ -60,9 +72,21 @@ class Observation:
         check_fit("parameters", self.params, dict(self.model.named_parameters()), partial=True)
         check_fit("update's entries", self.update, self.params, exact=True)
         check_finite(self.update)
+        self._check_statistics()
         if self.labels is not None:
             plain = self.loss is cross_entropy  # another loss may take numbers that are no class
             check_labels(self.labels, self.batch_size, self.classes if plain else None)
+
+    def _check_statistics(self) -> None:
+        if self.statistics is None:
+            return
+        expected = {
+            f"{path}.{name}": self.like.new_empty(layer.num_features)
+            for path, layer in norm_layers(self.model).items()
+            for name in ("mean", "var")
+        }
+        check_fit("statistics", self.statistics, expected)
+        check_finite(self.statistics)
 
     @classmethod
     @torch.inference_mode(False)  # what is copied inside it could not be differentiated later
@@ -77,16 +101,17 @@ class Observation:
         loss: Loss | None = None,
         client: Client | None = None,
         labels: Tensor | None = None,
+        statistics: Tree | None = None,
         normalization: tuple[Sequence[float], Sequence[float]] | None = None,
     ) -> "Observation":
         """An observation from your own run: a model as it was sent out, and the update that came back.
 
         ``params`` are the parameters before the step, where the model no longer holds them. ``classes``
-        is counted at the model's output, and only needed where that is no matrix of logits.
+        is counted at the model's output, and only needed where that is no matrix of logits. The model is
+        in the modes in which the client trained it. ``statistics`` are those of ``Observation``.
         """
         trained, constants = split_tensors(model)
         require_trainable(model, trained)
-        require_settled(model)
         check_fit("update's entries", update, trained)
         if params is not None:
             check_fit("parameters", params, trained)
@@ -98,9 +123,11 @@ class Observation:
         like = next(iter(trained.values()))
         with undisturbed(like.device):
             classes = count_classes(task, trained, shape, classes)
-            require_deterministic(task, trained, noise_batch(like, shape))
+            noise = noise_batch(like, shape)
+            require_still(task, trained, noise)
+            draws = drawing_layers(task, trained, noise)
         return cls(
-            model=task.model,
+            model=structure_of(model),
             params=trained,
             update=_moved(update, trained),
             x_shape=shape,
@@ -110,12 +137,92 @@ class Observation:
             client=client or OneGradient(),
             domain=Domain.of(normalization),
             labels=None if labels is None else labels.detach().to(like.device, torch.int64, copy=True),
+            statistics=None if statistics is None else map_tree(lambda s: s.detach().to(like), statistics),
+            draws=draws,
+        )
+
+    @classmethod
+    @torch.inference_mode(False)
+    def from_weights(
+        cls,
+        model: nn.Module,
+        after: Tree,
+        *,
+        client: Client,
+        x_shape: Sequence[int],
+        classes: int | None = None,
+        loss: Loss | None = None,
+        labels: Tensor | None = None,
+        normalization: tuple[Sequence[float], Sequence[float]] | None = None,
+    ) -> "Observation":
+        """An observation from the model as it was sent out, and the ``state_dict`` that came back.
+
+        Where the state holds running statistics that moved, the server reads the batch's off them.
+        """
+        trained, constants = split_tensors(model)
+        check_fit("weights that came back", {n: t for n, t in after.items() if n in trained}, trained)
+        steps = client.steps(check_shape(x_shape)[0]) if isinstance(client, LocalTraining) else 1
+        return cls.from_update(
+            model,
+            {name: after[name].detach().to(before) - before for name, before in trained.items()},
+            x_shape=x_shape,
+            classes=classes,
+            loss=loss,
+            client=client,
+            labels=labels,
+            statistics=statistics_between(model, constants, after, steps),
+            normalization=normalization,
         )
 
     @property
     def task(self) -> Task:
-        """A task with a structure of its own, so that an observation can be used by many threads."""
-        return Task(structure_of(self.model), self.constants, self.loss)
+        """A task with a structure of its own, so that an observation can be used by many threads.
+
+        Layers that drew are at rest in it: without their dice, the mean of what they do is the best guess.
+        """
+        return Task(rest(structure_of(self.model), self.draws), self.constants, self.loss)
+
+    @property
+    def steps(self) -> int:
+        """How many steps the client took."""
+        return self.client.steps(self.batch_size) if isinstance(self.client, LocalTraining) else 1
+
+    @property
+    def gradient(self) -> Tree | None:
+        """The gradient of the batch, as far as the update tells, and the update itself where it is one.
+
+        After local SGD, the mean gradient along the way: it is that of the whole batch up to the drift.
+        None where a client's update is none, as after Adam.
+        """
+        if isinstance(self.client, LocalTraining):
+            return self.client.gradient_of(self.params, self.update, self.batch_size)
+        return self.update
+
+    def as_one_gradient(self) -> "Observation":
+        """The same facts, with local training taken for one gradient of the whole batch.
+
+        Exact after one step of the whole batch, and otherwise as good as the drift is small. Itself where
+        the client is no local SGD.
+        """
+        gradient = self.gradient
+        if gradient is None or not isinstance(self.client, LocalTraining):
+            return self
+        return dataclasses.replace(self, update=gradient, client=OneGradient())
+
+    @property
+    def drift(self) -> float | None:
+        """kT: how far the logits move in local training, as random pictures show; see ``drift_of``.
+
+        None where the model does not end in a linear layer.
+        """
+        last = head(self)
+        if last is None:
+            return None
+        pixels = smooth_pixels(self.x_shape, torch.Generator().manual_seed(0))
+        calls = trace(self.task, self.params, self.domain.from_pixels(pixels.to(self.like)))
+        path = last.weight.rpartition(".")[0]
+        features = next((call.input for call in calls if call.path == path), None)
+        return None if features is None else drift_of(self.client, features.flatten(1), self.batch_size)
 
     @property
     def batch_size(self) -> int:
@@ -131,7 +238,14 @@ class Observation:
         """The threat model in words: what this server has in its hands."""
         facts = ["model", "parameters", "update", f"loss {getattr(self.loss, '__name__', 'custom')}"]
         facts += [f"client {self.client!r}", f"batch size {self.batch_size}", "picture shape and range"]
-        return (*facts, *(["labels"] if self.labels is not None else []))
+        facts += ["labels"] if self.labels is not None else []
+        norms = norm_layers(self.model)
+        if any(layer.training for layer in norms.values()):
+            facts.append("that BatchNorm used the batch's own statistics")
+        facts += ["the batch's statistics at every BatchNorm"] if self.statistics is not None else []
+        if self.draws:
+            facts.append(f"that {', '.join(self.draws)} drew at random, and not what")
+        return tuple(facts)
 
     def simulate(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         """The update that the assumed client would have sent for ``x`` and ``y``."""
@@ -145,7 +259,11 @@ class Observation:
             return {name: leaf.to(dtype) if leaf.is_floating_point() else leaf for name, leaf in tree.items()}
 
         return dataclasses.replace(
-            self, params=cast(self.params), update=cast(self.update), constants=cast(self.constants)
+            self,
+            params=cast(self.params),
+            update=cast(self.update),
+            constants=cast(self.constants),
+            statistics=None if self.statistics is None else cast(self.statistics),
         )
 
     def __repr__(self) -> str:

@@ -16,21 +16,25 @@ from gradleak.observe.checks import (
 )
 from gradleak.observe.client import Client, OneGradient
 from gradleak.observe.domain import Domain
+from gradleak.observe.draws import drawing_layers
+from gradleak.observe.local import LocalTraining
 from gradleak.observe.observation import Observation
-from gradleak.observe.probe import differentiable_update, require_deterministic, require_settled
+from gradleak.observe.probe import differentiable_update, require_still
+from gradleak.observe.statistics import norm_layers, sent_statistics
 from gradleak.observe.task import (
     Loss,
     Task,
     attention_by_formula,
     cross_entropy,
     logistic,
+    noise_batch,
     split_tensors,
     structure_of,
 )
-from gradleak.randomness import reseed, undisturbed
+from gradleak.randomness import Rng, private, reseed, undisturbed
 from gradleak.trees import Tree
 
-REVEALABLE = ("labels",)
+REVEALABLE = ("labels", "statistics", "order")
 
 
 def observe(
@@ -43,13 +47,18 @@ def observe(
     assumed: Client | None = None,
     reveal: Collection[str] = (),
     normalization: tuple[Sequence[float], Sequence[float]] | None = None,
+    rng: Rng = 0,
 ) -> Observation:
     """One round of one client, seen from the server.
 
-    ``client`` really runs (default: ``OneGradient()``, with cross entropy). ``assumed`` is the client
-    that the attacker believes in; the default is the true one, which is how "the attacker knows the
-    defense" is said. ``reveal`` names what the server knows besides: ``"labels"``. ``normalization`` is
-    the (mean, std) with which pixels in [0, 1] were turned into ``x``.
+    ``client`` really runs (default: ``OneGradient()``, with cross entropy), in the modes in which the
+    model's layers are: after ``model.train()``, BatchNorm uses the batch's own statistics and dropout
+    draws. ``assumed`` is the client that the attacker believes in; the default is the true one, which is
+    how "the attacker knows the defense" is said. ``reveal`` names what the server knows besides:
+    ``"labels"``; ``"statistics"``, what every BatchNorm layer saw, which a client gives away that sends
+    its running statistics; ``"order"``, in which shuffled local training took the records.
+    ``normalization`` is the (mean, std) with which pixels in [0, 1] were turned into ``x``. ``rng`` is
+    the client's own, for its order and for dropout; no attack with the same seed draws the same.
 
     The model and the global random state come back as they were.
     """
@@ -57,7 +66,6 @@ def observe(
     domain = Domain.of(normalization)
     trained, constants = split_tensors(model)
     require_trainable(model, trained)
-    require_settled(model)
     task = Task(structure_of(model), constants, loss or cross_entropy)
     # A structure that never met the batch: models may keep their last input as an attribute.
     clean = Task(structure_of(model), constants, task.loss)
@@ -67,12 +75,23 @@ def observe(
         x, y = _copied_batch(like, x, y)
         check_channels(len(domain.mean), x.shape)
         y = _fitting_labels(task, trained, x, y)
-        require_deterministic(task, trained, x)
-        reseed(0, x.device)
+        require_still(task, trained, x)
+        draws = drawing_layers(clean, trained, noise_batch(like, tuple(x.shape)))
+        own = private(rng)
+        if isinstance(run, LocalTraining):
+            truth, run = run, run.drawn(len(x), own)
+            if assumed is None:
+                assumed = run if "order" in reveal else truth
+        dice = int(torch.randint(2**62, (), generator=own))
+        reseed(dice, x.device)
         update = differentiable_update(run, task, trained, x, y)
+        statistics = None
+        if "statistics" in reveal and norm_layers(model):
+            reseed(dice, x.device)
+            statistics = sent_statistics(run, task, trained, x, y)
         classes = count_classes(clean, trained, x.shape)
     return Observation(
-        model=clean.model,
+        model=structure_of(model),
         params=trained,
         update=update,
         x_shape=tuple(x.shape),
@@ -82,6 +101,8 @@ def observe(
         client=assumed or run,
         domain=domain,
         labels=y if "labels" in reveal else None,
+        statistics=statistics,
+        draws=draws,
     )
 
 

@@ -1,8 +1,7 @@
 """Can this model be audited at all? If not, which of its layers stands in the way."""
 
 import dataclasses
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,42 +10,20 @@ from torch import Tensor, nn
 from gradleak.errors import GradleakError, InvalidInput, InvalidModel, NotDeterministic
 from gradleak.observe.checks import check_fit
 from gradleak.observe.client import Client
-from gradleak.observe.layers import Call, first_tensor, name_of, same, trace, walk
+from gradleak.observe.layers import first_tensor, name_of, same, walk
+from gradleak.observe.local import LocalTraining
 from gradleak.observe.task import Task
-from gradleak.randomness import reseed
 from gradleak.trees import Tree, detached, squared_norm
 
 
-def require_settled(model: nn.Module) -> None:
-    """No layer may keep running statistics. Said before the first run, where a batch of one would fail."""
-    _refuse_moving(
-        [
-            name_of(path, module)
-            for path, module in model.named_modules()
-            if module.training and getattr(module, "track_running_stats", False) is True
-        ]
-    )
-
-
-def require_deterministic(task: Task, params: Tree, x: Tensor) -> None:
-    """Two runs on one batch must agree, and leave the buffers as they were.
-
-    The caller keeps the global random state; here it is set, so that dropout draws two masks.
-    """
-    _refuse_moving(_changed_buffers(task, params, x))
-    reseed(0, x.device)
-    first = _by_turn(trace(task, params, x.clone()))
-    reseed(1, x.device)
-    second = _by_turn(trace(task, params, x.clone()))
-    # The first layer to differ without an excuse is the innermost: children end before their parents.
-    for turn, a in first.items():
-        b = second.get(turn)
-        if b is not None and same(a.input, b.input) and not same(a.output, b.output):
-            raise NotDeterministic(
-                f"{a.name} gave two different outputs for one batch. Expected a model that gives "
-                "the same update for the same batch. Call model.eval() before observing, or remove the "
-                "layer."
-            )
+def require_still(task: Task, params: Tree, x: Tensor) -> None:
+    """No layer may write into its buffers while it is used; BatchNorm's own are known, and kept apart."""
+    names = _changed_buffers(task, params, x)
+    if names:
+        raise NotDeterministic(
+            f"{', '.join(names)} changes its buffers while it is used. Expected a model that gives the same "
+            "update for the same batch. Call model.eval() before observing."
+        )
 
 
 def differentiable_update(
@@ -57,6 +34,8 @@ def differentiable_update(
     leaf = x.clone().requires_grad_()
     try:
         update = detached(_sent(client, task, params, x.clone(), y))
+        if isinstance(client, LocalTraining):  # what is replayed shows no graph
+            _require_whole(squared_norm(plain.gradient(params, leaf, y)))
         # Once more without torch.func, which lets some layers pass that have no second derivative.
         # Not through a norm: at a zero update its gradient would not exist.
         length = squared_norm(_sent(client, plain, params, leaf, y))
@@ -166,16 +145,6 @@ def _is_inside(path: str, parent: str) -> bool:
     return not parent or path.startswith(f"{parent}.")
 
 
-def _by_turn(calls: Sequence[Call]) -> dict[tuple[str, int], Call]:
-    """A layer's first run, its second run, ...: random models need not run the same layers twice."""
-    turns: Counter[str] = Counter()
-    found = {}
-    for call in calls:
-        found[call.path, turns[call.path]] = call
-        turns[call.path] += 1
-    return found
-
-
 def _changed_buffers(task: Task, params: Tree, x: Tensor) -> list[str]:
     probe = task.with_copied_constants()
     with torch.no_grad():
@@ -184,11 +153,3 @@ def _changed_buffers(task: Task, params: Tree, x: Tensor) -> list[str]:
         name.rpartition(".")[0] for name, c in probe.constants.items() if not same(c, task.constants[name])
     }
     return [name_of(path, module) for path, module in task.model.named_modules() if path in changed]
-
-
-def _refuse_moving(names: Sequence[str]) -> None:
-    if names:
-        raise NotDeterministic(
-            f"{', '.join(names)} changes its running statistics while it is used. Expected a model that "
-            "gives the same update for the same batch. Call model.eval() before observing."
-        )

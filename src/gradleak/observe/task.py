@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad
+from torch.func import functional_call, grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
@@ -54,6 +54,18 @@ class Task:
         )
         return dict(zip(leaves, gradients, strict=True))
 
+    def weighted_gradient(self, params: Tree, x: Tensor, y: Tensor, weights: Tensor) -> dict[str, Tensor]:
+        """The gradient of the records' weighted mean loss, for a step that some take only a share in.
+
+        The loss must be the mean of what it is for each record alone.
+        """
+
+        def mean(output: Tensor, y: Tensor) -> Tensor:
+            each = vmap(lambda one, label: self.loss(one[None], label[None]))(output, y)
+            return (weights * each).sum() / weights.sum()
+
+        return dataclasses.replace(self, loss=mean).gradient(params, x, y)
+
     def with_copied_constants(self) -> "Task":
         """The same task for a probe: a BatchNorm in train mode would write into the constants."""
         return dataclasses.replace(self, constants=detached(self.constants))
@@ -92,8 +104,9 @@ def structure_of(model: nn.Module) -> nn.Module:
 
     It shares nothing with the model, so that nobody's model changes under anybody, and a tensor that no
     Task can hand in cannot go unnoticed. Other tensors that the model keeps, in an attribute or deeper,
-    may be a batch that it has seen: they stay behind. Activations that work in place do so no longer:
-    the copy computes the same, and can be differentiated twice.
+    may be a batch that it has seen: they stay behind. Activations that work in place do so no longer, and
+    a BatchNorm in train mode keeps no running statistics: the copy computes the same, and can be
+    differentiated twice.
     """
     tensors = (*model.parameters(), *model.buffers())
     try:
@@ -108,7 +121,15 @@ def structure_of(model: nn.Module) -> nn.Module:
     for module in clone.modules():
         if getattr(module, "inplace", False) is True:
             module.inplace = False  # type: ignore[assignment]
-    return clone
+    return keep_no_statistics(clone)
+
+
+def keep_no_statistics(structure: nn.Module) -> nn.Module:
+    """In train mode BatchNorm computes with the batch's statistics, and only writes the running ones."""
+    for module in structure.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training:
+            module.track_running_stats = False
+    return structure
 
 
 class _Withholding(TorchFunctionMode):

@@ -1,36 +1,62 @@
 """Update matching: objectives, priors, starts and optimizers, and the one loop that runs them."""
 
-from gradleak.attacks.matching.inits import INITS, Gaussian, Given, Gray, Init, Patterned, Uniform, as_init
+from gradleak.attacks.matching.candidate import Candidate, Informed, Prior
+from gradleak.attacks.matching.consensus import Consensus
+from gradleak.attacks.matching.inits import (
+    INITS,
+    Flat,
+    Gaussian,
+    Given,
+    Gray,
+    Init,
+    LabelledInit,
+    Patterned,
+    SameClass,
+    Uniform,
+    as_init,
+)
 from gradleak.attacks.matching.loop import Matching
 from gradleak.attacks.matching.objectives import (
     AbsoluteError,
     Cosine,
+    LayerNorms,
     LayerwiseSquaredError,
     Objective,
     SquaredError,
 )
-from gradleak.attacks.matching.optimizers import LBFGS, Adam, Optimizer
-from gradleak.attacks.matching.priors import Box, Energy, Prior, TotalVariation
+from gradleak.attacks.matching.optimizers import LBFGS, Adam, Optimizer, Space
+from gradleak.attacks.matching.priors import Agreement, Box, Energy, TotalVariation
+from gradleak.attacks.matching.statistics import Statistics
 
 __all__ = [
     "INITS",
     "LBFGS",
     "AbsoluteError",
     "Adam",
+    "Agreement",
     "Box",
+    "Candidate",
+    "Consensus",
     "Cosine",
     "Energy",
+    "Flat",
     "Gaussian",
     "Given",
     "Gray",
+    "Informed",
     "Init",
+    "LabelledInit",
+    "LayerNorms",
     "LayerwiseSquaredError",
     "Matching",
     "Objective",
     "Optimizer",
     "Patterned",
     "Prior",
+    "SameClass",
+    "Space",
     "SquaredError",
+    "Statistics",
     "TotalVariation",
     "Uniform",
     "as_init",

@@ -3,13 +3,24 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Generator, Tensor
 
 from gradleak.errors import InvalidInput
+from gradleak.labels import LabelGuess
 
 Init = Callable[[tuple[int, ...], Generator], Tensor]
+
+
+@runtime_checkable
+class LabelledInit(Protocol):
+    """An init that depends on what the trial takes its labels to be, and becomes one that does not."""
+
+    def knowing(self, guess: LabelGuess) -> Init: ...
+
+    def __call__(self, shape: tuple[int, ...], rng: Generator) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -46,6 +57,16 @@ class Gray:
 
 
 @dataclass(frozen=True)
+class Flat:
+    """One value for every pixel, without noise: "dark" is 0 and "bright" 1 (Wei et al. 2020)."""
+
+    level: float
+
+    def __call__(self, shape: tuple[int, ...], rng: Generator) -> Tensor:
+        return torch.full(shape, float(self.level), dtype=torch.float64)
+
+
+@dataclass(frozen=True)
 class Patterned:
     """One small random tile, repeated over the picture (Wei et al. 2020)."""
 
@@ -75,11 +96,50 @@ class Given:
             ) from error
 
 
+@dataclass(frozen=True, eq=False)
+class SameClass:
+    """A public picture of each record's own class (Wei et al. 2020): pixels [N, ...] with labels [N].
+
+    A class that the public pictures do not show gets any of them. Labels that are to be learnt count as
+    the likeliest class of their own random start, which is no more than chance.
+    """
+
+    pictures: Tensor
+    labels: Tensor
+    wanted: Tensor | None = None  # [B], filled in by ``knowing``
+
+    def __post_init__(self) -> None:
+        if self.labels.dim() != 1 or not 0 < len(self.labels) == len(self.pictures):
+            raise InvalidInput(
+                "expected public pictures [N, ...] with as many labels [N]; came "
+                f"{list(self.pictures.shape)} and {list(self.labels.shape)}"
+            )
+
+    def knowing(self, guess: LabelGuess) -> "SameClass":
+        wanted = guess.y if guess.logits is None else guess.logits.argmax(-1)
+        return SameClass(self.pictures, self.labels, None if wanted is None else wanted.cpu())
+
+    def __call__(self, shape: tuple[int, ...], rng: Generator) -> Tensor:
+        if shape[1:] != self.pictures.shape[1:]:
+            raise InvalidInput(
+                f"the public pictures have shape {list(self.pictures.shape[1:])}; expected {list(shape[1:])}"
+            )
+        labels = self.labels.cpu()
+        chosen = []
+        for i in range(shape[0]):
+            fitting = labels == self.wanted[i] if self.wanted is not None else torch.ones_like(labels) > 0
+            of = fitting.nonzero()[:, 0] if bool(fitting.any()) else torch.arange(len(labels))
+            chosen.append(int(of[int(torch.randint(len(of), (), generator=rng))]))
+        return self.pictures.detach()[chosen].cpu().double()
+
+
 INITS: dict[str, Callable[[], Init]] = {
     "gaussian": Gaussian,
     "uniform": Uniform,
     "gray": Gray,
     "patterned": Patterned,
+    "dark": lambda: Flat(0.0),
+    "bright": lambda: Flat(1.0),
 }
 
 

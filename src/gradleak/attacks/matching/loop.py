@@ -8,13 +8,15 @@ import torch
 from torch import Generator, Tensor
 
 from gradleak.attacks.base import Outcome, Reconstruction
-from gradleak.attacks.matching.inits import Gaussian, Init
+from gradleak.attacks.matching.candidate import Informed, Prior
+from gradleak.attacks.matching.consensus import Consensus
+from gradleak.attacks.matching.inits import Gaussian, Init, LabelledInit
+from gradleak.attacks.matching.layout import Parts
 from gradleak.attacks.matching.objectives import Objective, SquaredError
-from gradleak.attacks.matching.optimizers import LBFGS, Optimizer
+from gradleak.attacks.matching.optimizers import LBFGS, Optimizer, Space
 from gradleak.attacks.matching.optimizers.base import is_count, is_number
-from gradleak.attacks.matching.priors import Prior
-from gradleak.attacks.matching.problem import Problem
-from gradleak.attacks.matching.trial import Trial, best_of
+from gradleak.attacks.matching.problem import Problem, unknowns_of
+from gradleak.attacks.matching.trial import Trial, best_of, settled_mismatch
 from gradleak.errors import GradleakError, InvalidInput, InvalidModel, MissingInformation
 from gradleak.labels import LabelStrategy, Unanswerable, inferred
 from gradleak.observe import Observation
@@ -29,7 +31,8 @@ class Matching:
 
     ``trials`` starts are solved together and the best one is returned, by the objective with its
     priors. ``evaluations`` bounds the matching gradients of one trial. A trial has converged when its
-    mismatch is at most ``tolerance``; the other trials of its record are then spared. ``double``
+    mismatch is at most ``tolerance``; the other trials of its record are then spared. With a
+    ``consensus`` the trials of a record help each other, instead of being so many attempts. ``double``
     computes in float64 whatever the model's dtype, and a dtype shorter than float32 always does; the
     result is handed back in the model's.
     """
@@ -47,6 +50,7 @@ class Matching:
     double: bool = False
     report_every: int = 20
     references: tuple[str, ...] = ()
+    consensus: Consensus | None = None
 
     def __post_init__(self) -> None:
         counts = (self.trials, self.evaluations, self.report_every)
@@ -59,6 +63,10 @@ class Matching:
         for name, part in (*parts.items(), *(("priors", prior) for prior in self.priors)):
             if not callable(part):
                 raise InvalidInput(f"expected a function as {name}, such as gradleak has; came {part!r}")
+        if self.consensus is not None and isinstance(self.optimizer, LBFGS):
+            raise InvalidInput(
+                "L-BFGS remembers an objective that a consensus changes on the way; use Adam, or no consensus"
+            )
         if self.box and isinstance(self.optimizer, LBFGS):
             raise InvalidInput("L-BFGS cannot project into the box; use the Box prior, or Adam")
 
@@ -67,8 +75,13 @@ class Matching:
         return self.evaluations * self.trials
 
     @property
+    def terms(self) -> tuple[Prior, ...]:
+        """All that is added to the mismatch."""
+        return self.priors if self.consensus is None else (*self.priors, self.consensus)
+
+    @property
     def citations(self) -> tuple[str, ...]:
-        parts = (self.labels, self.objective, *self.priors, self.init, self.optimizer)
+        parts = (self.labels, self.objective, *self.terms, self.init, self.optimizer)
         keys = (*self.references, *(key for part in parts for key in getattr(part, "citations", ())))
         return tuple(dict.fromkeys(keys))
 
@@ -109,6 +122,9 @@ class Matching:
         groups, reasons = _prepare(self, records, rng)
         running = groups
         for rounds in range(1, self.evaluations + 1):
+            if self.consensus is not None and self.consensus.due(rounds, self.evaluations):
+                for problem, trials in running:
+                    _agree(self.consensus, problem, trials)
             running = [
                 (problem, trials) for problem, trials in running if _round(self, problem, trials, dtypes)
             ]
@@ -133,7 +149,7 @@ Group = tuple[Problem, list[Trial]]
 def _prepare(
     attack: Matching, records: Sequence[Observation], rng: Rng
 ) -> tuple[list[Group], list[str | None]]:
-    """Trials with settled labels and trials with labels to learn differ in size, so each kind is a group."""
+    """Trials with settled labels and with labels to learn, or with different evidence, are groups apart."""
     generators = [generator(rng)] if len(records) == 1 else spawn(rng, len(records))
     trials: list[Trial] = []
     reasons: list[str | None] = []
@@ -141,11 +157,14 @@ def _prepare(
         made = [_trial(attack, i, obs, trial_rng) for trial_rng in spawn(own, attack.trials)]
         reasons.append(next((t for t in made if isinstance(t, str)), None))
         trials += [t for t in made if isinstance(t, Trial)]
-    kinds = [[t for t in trials if t.learnt is learnt] for learnt in (False, True)]
-    groups = [(_problem(attack, records, kind), kind) for kind in kinds if kind]
+    kinds: dict[tuple[object, ...], list[Trial]] = {}
+    for trial in trials:
+        kinds.setdefault(trial.kind, []).append(trial)
+    groups = [(_problem(attack, records, kind), kind) for kind in kinds.values()]
     for problem, kind in groups:
+        space = Space(problem.layout.pixels, problem.clamp if attack.box else None)
         for trial in kind:
-            trial.begin(attack.optimizer, problem.clamp if attack.box else None)
+            trial.begin(attack.optimizer, space)
     return groups, reasons
 
 
@@ -155,17 +174,59 @@ def _trial(attack: Matching, record: int, obs: Observation, rng: Generator) -> T
     guess = attack.labels(obs, rng=rng)
     if isinstance(guess, Unanswerable):
         return guess.reason
-    pixels = attack.init(obs.x_shape, rng)
+    init = attack.init.knowing(guess) if isinstance(attack.init, LabelledInit) else attack.init
+    pixels = init(obs.x_shape, rng)
     if not isinstance(pixels, Tensor) or pixels.shape != obs.x_shape:
         came = f"shape {list(pixels.shape)}" if isinstance(pixels, Tensor) else type(pixels).__name__
         raise InvalidInput(f"expected a start of shape {list(obs.x_shape)} from the init; came {came}")
-    return Trial(record, obs.domain.from_pixels(pixels.to(obs.like)), guess)
+    evidence = [term.gather(obs, guess, rng) if isinstance(term, Informed) else {} for term in attack.terms]
+    for one in evidence:
+        if isinstance(one, Unanswerable):
+            return one.reason
+    start = Parts(obs.domain.from_pixels(pixels.to(obs.like)), guess.logits, unknowns_of(obs, rng))
+    return Trial(record, start, guess, rng, tuple(e for e in evidence if not isinstance(e, Unanswerable)))
 
 
 def _problem(attack: Matching, records: Sequence[Observation], trials: list[Trial]) -> Problem:
     settled = [t.guess.y for t in trials if t.guess.y is not None]
     y = torch.stack(settled) if settled else None
-    return Problem(records, tuple(t.record for t in trials), y, attack.objective, attack.priors)
+    return Problem(
+        records,
+        tuple(t.record for t in trials),
+        y,
+        attack.objective,
+        attack.terms,
+        tuple(t.evidence for t in trials),
+    )
+
+
+def _agree(consensus: Consensus, problem: Problem, trials: list[Trial]) -> None:
+    """New anchors for all records of which more than one trial has finite pictures."""
+    for record in {trial.record for trial in trials}:
+        group = [t for t in trials if t.record == record and bool(torch.isfinite(t.question).all())]
+        if len(group) < 2:
+            continue
+        parts = [problem.layout.unpack(trial.question) for trial in group]
+        labels = [
+            one.logits.argmax(-1) if one.logits is not None else trial.guess.y
+            for one, trial in zip(parts, group, strict=True)
+        ]
+        y = torch.stack([one for one in labels if one is not None])
+        best = min(range(len(group)), key=lambda i: group[i].best_value)
+        anchors = consensus.anchors(torch.stack([one.x for one in parts]), y, best)
+        for trial, anchor in zip(group, anchors, strict=True):
+            trial.anchor = anchor
+            trial.forget()
+
+
+def _anchors(problem: Problem, trials: list[Trial]) -> Tensor | None:
+    """A trial without a consensus is its own anchor, which neither adds nor pulls."""
+    if all(trial.anchor is None for trial in trials):
+        return None
+    own = (problem.layout.unpack(trial.question).x for trial in trials)
+    return torch.stack(
+        [x if trial.anchor is None else trial.anchor for x, trial in zip(own, trials, strict=True)]
+    )
 
 
 def _round(attack: Matching, problem: Problem, trials: list[Trial], dtypes: list[torch.dtype]) -> bool:
@@ -176,7 +237,8 @@ def _round(attack: Matching, problem: Problem, trials: list[Trial], dtypes: list
     points = torch.stack([trials[t].question for t in active])
     progress = points.new_tensor([trials[t].spent / attack.evaluations for t in active])
     try:
-        values, mismatches, gradients = problem.evaluate(points, active, progress)
+        anchors = _anchors(problem, [trials[t] for t in active])
+        values, mismatches, gradients = problem.evaluate(points, active, progress, anchors)
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
@@ -184,14 +246,21 @@ def _round(attack: Matching, problem: Problem, trials: list[Trial], dtypes: list
     for t, value, mismatch, gradient in zip(
         active, values.tolist(), mismatches.tolist(), gradients, strict=True
     ):
-        trials[t].answer(value, mismatch, gradient)
-        if trials[t].best_mismatch <= attack.tolerance:
+        improved = trials[t].answer(value, mismatch, gradient)
+        if improved and mismatch <= attack.tolerance and _stands(attack, problem, trials[t]):
             trials[t].end(Outcome.CONVERGED)
     explained = {trial.record for trial in trials if trial.outcome is Outcome.CONVERGED}
     for trial in trials:
         if trial.record in explained:
             trial.end(Outcome.SPARED)
     return any(trial.outcome is Outcome.RUNNING for trial in trials)
+
+
+def _stands(attack: Matching, problem: Problem, trial: Trial) -> bool:
+    """Whether a match outlives the settling of an open client, which may be relaxed on the way."""
+    if problem.layout.unknowns is None:
+        return True
+    return settled_mismatch(problem, trial) <= attack.tolerance
 
 
 def _explained(error: RuntimeError, problem: Problem, dtype: torch.dtype) -> GradleakError:

@@ -38,6 +38,20 @@ class LayerwiseSquaredError:
 
 
 @dataclass(frozen=True)
+class LayerNorms:
+    """Σ ‖g_l(x) − g_l‖ / Σ ‖g_l‖ over the tensors, not squared (Yin et al. 2021, who do not divide).
+
+    A tensor that is nearly right pulls as hard as one that is far off, and a match is a kink.
+    """
+
+    citations: tuple[str, ...] = ("gradinversion",)
+
+    def __call__(self, simulated: Tree, observed: Tree) -> Tensor:
+        gaps = total(torch.linalg.vector_norm(simulated[name] - leaf) for name, leaf in observed.items())
+        return gaps / total(torch.linalg.vector_norm(leaf) for leaf in observed.values())
+
+
+@dataclass(frozen=True)
 class Cosine:
     """1 − cos(g(x), g) over all tensors flattened together (Geiping et al. 2020): blind to any scale.
 

@@ -1,18 +1,13 @@
-"""What a picture is likely to look like, as a penalty on a batch ``x`` [B, ...] that the model takes.
-
-``progress`` is the share of the trial's budget that is spent, for penalties that change on the way.
-"""
+"""What a picture is likely to look like, as a penalty on a candidate."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
+from gradleak.attacks.matching.candidate import Candidate
 from gradleak.errors import InvalidInput
-from gradleak.observe import Domain
-
-Prior = Callable[[Tensor, Domain, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -37,10 +32,11 @@ class TotalVariation:
         final = self.weight if self.final is None else self.final
         return self.weight * (final / self.weight) ** progress
 
-    def __call__(self, x: Tensor, domain: Domain, progress: Tensor) -> Tensor:
+    def __call__(self, candidate: Candidate) -> Tensor:
+        x = candidate.x
         if x.dim() < 4:
             return x.new_zeros(())
-        return self.at(progress) * (x.diff(dim=-1).abs().mean() + x.diff(dim=-2).abs().mean())
+        return self.at(candidate.progress) * (x.diff(dim=-1).abs().mean() + x.diff(dim=-2).abs().mean())
 
 
 @dataclass(frozen=True)
@@ -49,8 +45,8 @@ class Energy:
 
     weight: float
 
-    def __call__(self, x: Tensor, domain: Domain, progress: Tensor) -> Tensor:
-        return self.weight * (domain.to_pixels(x) - 0.5).square().mean()
+    def __call__(self, candidate: Candidate) -> Tensor:
+        return self.weight * (candidate.pixels - 0.5).square().mean()
 
 
 @dataclass(frozen=True)
@@ -59,6 +55,25 @@ class Box:
 
     weight: float
 
-    def __call__(self, x: Tensor, domain: Domain, progress: Tensor) -> Tensor:
-        pixels = domain.to_pixels(x)
+    def __call__(self, candidate: Candidate) -> Tensor:
+        pixels = candidate.pixels
         return self.weight * (pixels - pixels.clamp(0, 1)).square().mean()
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """weight · mean over the records of ‖softmax(F(x)) − y‖²: the pictures look like their labels (CPL).
+
+    Wei et al. (2020) write ‖F(x) − y‖² and do not say whether F ends in logits or in probabilities: here
+    it is probabilities, the only ones that can reach a one-hot label.
+    """
+
+    weight: float
+
+    def __call__(self, candidate: Candidate) -> Tensor:
+        probabilities = candidate.task.forward(candidate.params, candidate.x).softmax(-1)
+        y = candidate.y
+        if not y.is_floating_point():
+            classes = torch.arange(probabilities.shape[-1], device=y.device)
+            y = (y[:, None] == classes).to(probabilities)
+        return self.weight * (probabilities - y).square().sum(-1).mean()

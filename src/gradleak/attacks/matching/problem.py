@@ -5,13 +5,15 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 from torch.func import vmap
 
+from gradleak.attacks.matching.candidate import Candidate, Prior
+from gradleak.attacks.matching.layout import Layout, Parts, pack
 from gradleak.attacks.matching.objectives import Objective
-from gradleak.attacks.matching.priors import Prior
 from gradleak.errors import InvalidInput, MissingInformation
-from gradleak.observe import Observation, Task
+from gradleak.observe import Client, Observation, Task
+from gradleak.observe.client import OpenClient
 from gradleak.observe.layers import first_tensor, same
 from gradleak.observe.task import noise_batch
 from gradleak.trees import Tree, map_tree, total
@@ -21,8 +23,8 @@ from gradleak.trees import Tree, map_tree, total
 class Problem:
     """Trials over one or many records that share a model's structure, a loss and a client.
 
-    A trial's point is one vector: the pictures, then the label logits where labels are learnt. Trial t
-    attacks record ``record[t]`` with the settled labels ``y[t]``.
+    Trial t attacks record ``record[t]`` with the settled labels ``y[t]``; ``evidence[t]`` is what each of
+    the ``priors`` gathered for it. ``layout`` says what a trial's point holds.
     """
 
     records: Sequence[Observation]
@@ -30,6 +32,7 @@ class Problem:
     y: Tensor | None  # [trials, B] where labels are settled
     objective: Objective
     priors: tuple[Prior, ...] = ()
+    evidence: Sequence[Sequence[Tree]] = ()
 
     def __post_init__(self) -> None:
         for other in self.records[1:]:
@@ -45,44 +48,58 @@ class Problem:
         return self.first.task
 
     @cached_property
-    def pixels(self) -> int:
-        return torch.Size(self.first.x_shape).numel()
-
-    def unpack(self, point: Tensor) -> tuple[Tensor, Tensor | None]:
-        """One trial's vector into its pictures and, where they are learnt, its label logits."""
-        x = point[: self.pixels].reshape(self.first.x_shape)
-        if self.y is not None:
-            return x, None
-        return x, point[self.pixels :].reshape(self.first.batch_size, -1)
-
-    def batch(self, point: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
-        """One trial's vector as what a client takes: pictures, and labels or their probabilities."""
-        x, logits = self.unpack(point)
-        if logits is not None:
-            return x, logits.softmax(-1)
-        if y is None:
-            raise MissingInformation("labels are settled, yet none were handed in")
-        return x, y
+    def layout(self) -> Layout:
+        obs = self.first
+        start = unknowns_of(obs, Generator().manual_seed(0))
+        return Layout(
+            obs.x_shape,
+            classes=(obs.classes or 0) if self.y is None else None,
+            unknowns=None if start is None else start.numel(),
+        )
 
     def clamp(self, point: Tensor) -> Tensor:
-        """The point with its pictures moved to the nearest ones inside the box."""
-        x, logits = self.unpack(point)
-        inside = self.first.domain.clamp(x).reshape(-1)
-        return inside if logits is None else torch.cat((inside, logits.reshape(-1)))
+        """The point with its pictures moved to the nearest ones inside the box; the rest stays."""
+        parts = self.layout.unpack(point)
+        return pack(parts._replace(x=self.first.domain.clamp(parts.x)))
+
+    def target(self, parts: Parts, y: Tensor | None) -> Tensor:
+        """What a client takes as labels: settled ones, or the probabilities of those to be learnt."""
+        if parts.logits is not None:
+            return parts.logits.softmax(-1)
+        if y is None:
+            raise MissingInformation("labels are settled, yet none were handed in")
+        return y
+
+    def settled_client(self, point: Tensor) -> Client | None:
+        """What an open client has become at this point, with its budget spent; None for a known client."""
+        unknowns = self.layout.unpack(point.detach()).unknowns
+        if unknowns is None or not bool(torch.isfinite(unknowns).all()):
+            return None
+        return self._client(unknowns.clone(), unknowns.new_ones(()))[0]
+
+    def settled_mismatch(self, point: Tensor, record: int, y: Tensor | None) -> float:
+        """The mismatch of a point with the client that it settles on, infinite where it settles on none."""
+        client, parts = self.settled_client(point), self.layout.unpack(point.detach())
+        if client is None:
+            return float("inf")
+        obs = self.records[record]
+        task = replace(self.task, constants=obs.constants, transformed=False)
+        update = client(task, obs.params, parts.x, self.target(parts, y))
+        return float(self.objective(update, obs.update).detach())
 
     def evaluate(
-        self, points: Tensor, trials: Sequence[int], progress: Tensor
+        self, points: Tensor, trials: Sequence[int], progress: Tensor, anchors: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Values with priors, mismatches without, and gradients, for the trials' points [n, variables].
 
-        ``progress`` [n] is the share of each trial's budget that is spent.
+        ``progress`` [n] is the share of each trial's budget that is spent, and ``anchors`` [n, B, ...]
+        what their groups agree on, where there is a consensus yet.
         """
         points = points.detach().requires_grad_()
         y = None if self.y is None else self.y[list(trials)]
-        stacks = [stack.take([self.record[t] for t in trials]) for stack in self._stacks]
         # A lone trial needs no vmap, and is a quarter faster without it.
         run = self._in_one_sweep if len(trials) > 1 and self.vectorises else self._in_turn
-        values, mismatches = run(points, progress, y, stacks)
+        values, mismatches = run(points, progress, y, anchors, self._stacks_of(trials))
         (gradients,) = torch.autograd.grad(values.sum(), points)
         return values.detach(), mismatches.detach(), gradients
 
@@ -92,15 +109,19 @@ class Problem:
 
         Tried on two random points, and the second compared with itself alone: torch's vmap gives wrong
         second derivatives of some layers, such as LayerNorm (pytorch/functorch#534), by up to 3 %.
+
+        A client may say itself that it is better run ``in_turn``: one of many local steps keeps the graph
+        of all of them, and would keep it for all trials at once.
         """
-        width = self.pixels + (self.first.batch_size * (self.first.classes or 0) if self.y is None else 0)
-        two = noise_batch(self.first.like, (2, width)).requires_grad_()
+        if getattr(self.first.client, "in_turn", False):
+            return False
+        two = noise_batch(self.first.like, (2, self.layout.width)).requires_grad_()
         y = None if self.y is None else self.y[:1].expand(2, -1)
-        stacks = [stack.take([0, 0]) for stack in self._stacks]
+        stacks = self._stacks_of([0, 0])
         start = two.new_zeros(2)
         try:
-            swept = self._in_one_sweep(two, start, y, stacks)
-            alone = self._in_turn(two[1:], start[1:], None if y is None else y[1:], stacks)
+            swept = self._in_one_sweep(two, start, y, None, stacks)
+            alone = self._in_turn(two[1:], start[1:], None if y is None else y[1:], None, stacks)
             pairs = [
                 pair
                 for a, b in zip(swept, alone, strict=True)  # with priors, which can hide it, and without
@@ -113,23 +134,35 @@ class Problem:
         return all(bool((a - b).norm() <= tolerance * b.norm()) for a, b in pairs)
 
     def _in_one_sweep(
-        self, points: Tensor, progress: Tensor, y: Tensor | None, stacks: list["_Stack"]
+        self,
+        points: Tensor,
+        progress: Tensor,
+        y: Tensor | None,
+        anchors: Tensor | None,
+        stacks: list["_Stack"],
     ) -> tuple[Tensor, Tensor]:
-        axes = (0, 0, None if y is None else 0, *(None if stack.shared else 0 for stack in stacks))
+        optional = (None if one is None else 0 for one in (y, anchors))
+        axes = (0, 0, *optional, *(None if stack.shared else 0 for stack in stacks))
         leaves = [stack.leaves for stack in stacks]
         values, mismatches = vmap(partial(self._value, transformed=True), in_dims=axes)(
-            points, progress, y, *leaves
+            points, progress, y, anchors, *leaves
         )
         return values, mismatches
 
     def _in_turn(
-        self, points: Tensor, progress: Tensor, y: Tensor | None, stacks: list["_Stack"]
+        self,
+        points: Tensor,
+        progress: Tensor,
+        y: Tensor | None,
+        anchors: Tensor | None,
+        stacks: list["_Stack"],
     ) -> tuple[Tensor, Tensor]:
         pairs = [
             self._value(
                 point,
                 progress[i],
                 None if y is None else y[i],
+                None if anchors is None else anchors[i],
                 *(s.row(i) for s in stacks),
                 transformed=False,
             )
@@ -143,17 +176,40 @@ class Problem:
         point: Tensor,
         progress: Tensor,
         y: Tensor | None,
+        anchor: Tensor | None,
         update: Tree,
         params: Tree,
         constants: Tree,
-        *,
+        *evidence: Tree,
         transformed: bool,
     ) -> tuple[Tensor, Tensor]:
-        x, target = self.batch(point, y)
+        parts = self.layout.unpack(point)
+        target = self.target(parts, y)
         task = replace(self.task, constants=constants, transformed=transformed)
-        mismatch = self.objective(self.first.client(task, params, x, target), update)
-        penalties = [prior(x, self.first.domain, progress) for prior in self.priors]
+        client, *penalties = self._client(parts.unknowns, progress)
+        mismatch = self.objective(client(task, params, parts.x, target), update)
+        candidate = Candidate(parts.x, target, self.first.domain, progress, task, params, anchor)
+        for prior, own in zip(self.priors, evidence or ({},) * len(self.priors), strict=True):
+            penalties.append(prior(replace(candidate, evidence=own)))
         return total([mismatch, *penalties]), mismatch
+
+    def _client(self, unknowns: Tensor | None, progress: Tensor) -> tuple[Client, *tuple[Tensor, ...]]:
+        """The client, and what its unknowns are charged where it has any."""
+        client = self.first.client
+        if unknowns is None or not isinstance(client, OpenClient):
+            return (client,)
+        return client.settled(unknowns, progress)
+
+    def _stacks_of(self, trials: Sequence[int]) -> list["_Stack"]:
+        records = [self.record[t] for t in trials]
+        return [
+            *(stack.take(records) for stack in self._stacks),
+            *(stack.take(list(trials)) for stack in self._evidence),
+        ]
+
+    @cached_property
+    def _evidence(self) -> tuple["_Stack", ...]:
+        return tuple(_Stack.of(trees) for trees in zip(*self.evidence, strict=True))
 
     @cached_property
     def _stacks(self) -> tuple["_Stack", "_Stack", "_Stack"]:
@@ -162,6 +218,14 @@ class Problem:
             _Stack.of([obs.params for obs in self.records]),
             _Stack.of([obs.constants for obs in self.records]),
         )
+
+
+def unknowns_of(obs: Observation, rng: Generator) -> Tensor | None:
+    """The first guess at what is not known of the client; None where all of it is known."""
+    if not isinstance(obs.client, OpenClient):
+        return None
+    start: Tensor = obs.client.start(obs.batch_size, rng).to(obs.like)
+    return start
 
 
 def _slope(value: Tensor, point: Tensor) -> Tensor:

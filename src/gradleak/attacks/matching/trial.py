@@ -4,22 +4,35 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from gradleak.attacks.base import Cost, Outcome, Reconstruction
-from gradleak.attacks.matching.optimizers import Descent, Optimizer, Project
+from gradleak.attacks.matching.layout import Parts, pack
+from gradleak.attacks.matching.optimizers import Descent, Optimizer, Space
 from gradleak.attacks.matching.problem import Problem
 from gradleak.labels import LabelGuess
+from gradleak.trees import Tree
 
 
 class Trial:
-    """Keeps the best point that was *evaluated*, with the score that belongs to it."""
+    """Keeps the best point that was *evaluated*, with the score that belongs to it.
 
-    def __init__(self, record: int, x: Tensor, guess: LabelGuess) -> None:
-        self.record, self.guess = record, guess
-        parts = [x.reshape(-1)] if guess.logits is None else [x.reshape(-1), guess.logits.reshape(-1)]
-        self.question = self.best_point = torch.cat(parts)
+    ``evidence`` is what each prior gathered for this trial.
+    """
+
+    def __init__(
+        self,
+        record: int,
+        start: Parts,
+        guess: LabelGuess,
+        rng: Generator,
+        evidence: tuple[Tree, ...] = (),
+    ) -> None:
+        self.record, self.guess, self.rng, self.evidence = record, guess, rng, evidence
+        self.question = self.best_point = pack(start)
         self.best_value = self.best_mismatch = math.inf
+        self.anchor: Tensor | None = None
+        self.outdated = False
         self.spent = 0
         self.outcome = Outcome.RUNNING
         self.history: list[tuple[int, float]] = []
@@ -30,21 +43,41 @@ class Trial:
         """Whether the labels are optimised together with the pictures."""
         return self.guess.logits is not None
 
-    def begin(self, optimizer: Optimizer, project: Project | None) -> None:
-        start = self.question if project is None else project(self.question)
-        self._descent = optimizer.descend(start, project)
+    @property
+    def kind(self) -> tuple[object, ...]:
+        """Trials of one kind have points and evidence of one shape, and are solved together."""
+        return (self.learnt, *(tuple(sorted(tree)) for tree in self.evidence))
+
+    def begin(self, optimizer: Optimizer, space: Space) -> None:
+        start = self.question if space.project is None else space.project(self.question)
+        self._descent = optimizer.descend(start, space, self.rng)
         self.question = next(self._descent)
 
-    def answer(self, value: float, mismatch: float, gradient: Tensor) -> None:
-        """Pair the score with the point that it was asked for, then let the descent move on."""
+    def answer(self, value: float, mismatch: float, gradient: Tensor) -> bool:
+        """Pair the score with the point that it was asked for, then let the descent move on.
+
+        Says whether the point is the best so far.
+        """
         self.spent += 1
-        if value < self.best_value:
+        improved = value < self.best_value
+        if improved:
             self.best_point, self.best_value, self.best_mismatch = self.question, value, mismatch
             self.history.append((self.spent, mismatch))
         try:
             self.question = self._descent.send((value, gradient))
         except StopIteration as ended:
             self.end(ended.value)
+        return improved
+
+    def forget(self) -> None:
+        """The objective has changed: what was best by the old one is kept only until something is evaluated.
+
+        Otherwise an early point, from before a term was added, would stay the best for ever.
+        """
+        if self.outcome is Outcome.RUNNING:
+            self.best_value = math.inf
+        else:
+            self.outdated = True
 
     def end(self, outcome: Outcome) -> None:
         """The first outcome stands."""
@@ -54,19 +87,28 @@ class Trial:
 
 def best_of(trials: Sequence[tuple[Problem, Trial]], seconds: float, dtype: torch.dtype) -> Reconstruction:
     """A trial that explained the update speaks for its record, or else the one with the lowest objective."""
-    problem, best = min(
-        trials, key=lambda pair: (pair[1].outcome is not Outcome.CONVERGED, pair[1].best_value)
-    )
-    x, logits = problem.unpack(best.best_point)
-    probabilities = None if logits is None else logits.softmax(-1)
+    problem, best = min(trials, key=lambda pair: _rank(pair[1]))
+    parts = problem.layout.unpack(best.best_point)
+    probabilities = None if parts.logits is None else parts.logits.softmax(-1)
     settled = best.guess.y if probabilities is None else probabilities.argmax(-1)
+    client = problem.settled_client(best.best_point)
     return Reconstruction(
         outcome=best.outcome,
-        x=x.to(dtype),
+        x=parts.x.to(dtype),
         y=settled,
-        score=best.best_mismatch,
+        # What is handed back is judged: an open client's last word, not its relaxation on the way.
+        score=best.best_mismatch if client is None else settled_mismatch(problem, best),
         probabilities=None if probabilities is None else probabilities.to(dtype),
         cost=Cost(sum(t.spent for _, t in trials), seconds, len(trials)),
         history=tuple(best.history),
         trial_outcomes=tuple(t.outcome for _, t in trials),
+        client=client,
     )
+
+
+def settled_mismatch(problem: Problem, trial: Trial) -> float:
+    return problem.settled_mismatch(trial.best_point, trial.record, trial.guess.y)
+
+
+def _rank(trial: Trial) -> tuple[bool, bool, float]:
+    return (trial.outcome is not Outcome.CONVERGED, trial.outdated, trial.best_value)

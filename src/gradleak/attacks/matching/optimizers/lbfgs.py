@@ -9,7 +9,7 @@ from scipy.linalg import solve_triangular
 from torch import Tensor
 
 from gradleak.attacks.base import Outcome
-from gradleak.attacks.matching.optimizers.base import Descent, Project, is_count
+from gradleak.attacks.matching.optimizers.base import Descent, Space, is_count
 from gradleak.attacks.matching.optimizers.line_search import Probe, strong_wolfe
 from gradleak.errors import InvalidInput
 
@@ -32,8 +32,8 @@ class LBFGS:
                 f"{self.history} and {self.evaluations}"
             )
 
-    def descend(self, start: Tensor, project: Project | None) -> Descent:
-        if project is not None:
+    def descend(self, start: Tensor, space: Space, rng: torch.Generator) -> Descent:
+        if space.project is not None:
             raise InvalidInput(
                 "L-BFGS cannot project: its line search needs a smooth path. Use the Box prior."
             )
