@@ -29,7 +29,9 @@ def without_logits() -> Observation:
 
 
 def test_the_room_shows_exactly_this() -> None:
-    shown = {"LabelGuess", "LabelStrategy", "Unanswerable", "idlg", "inferred", "joint", "known"}
+    shown = {"LabelGuess", "LabelStrategy", "Presence", "Unanswerable", "wrong_sign_or_scale"}
+    shown |= {"best", "combined", "factorized", "idlg", "inferred", "joint", "known", "presence"}
+    shown |= {"row_minimum", "row_sum", "simulated", "zero_shot"}
     assert set(labels.__all__) == shown
 
 
@@ -79,8 +81,13 @@ def test_inferred_prefers_what_is_surer() -> None:
     revealed = look(1, reveal=("labels",))
     wrong = (zoo.pictures("digits", n=1)[1] + 1) % 10
     lied = Observation(**{**vars(revealed), "labels": wrong})
-    answers = [labels.inferred()(obs, rng=rng()) for obs in (lied, look(1), look(2))]
-    known, signed, joint = answers
+    unreadable = zoo.mlp(10, 1, 8, seed=0).append(nn.Tanh())  # and so no linear head
+    hidden = observe(unreadable, *zoo.pictures("digits", size=8, n=2))
+    answers = [labels.inferred()(obs, rng=rng()) for obs in (lied, look(1), look(2), hidden)]
+    known, signed, counted, joint = answers
+    assert isinstance(counted, LabelGuess)
+    assert counted.y is not None
+    assert counted.y.tolist() == zoo.pictures("digits", n=2)[1].sort().values.tolist()
     assert isinstance(known, LabelGuess)
     assert isinstance(signed, LabelGuess)
     assert isinstance(joint, LabelGuess)
@@ -95,16 +102,16 @@ def test_inferred_prefers_what_is_surer() -> None:
 def test_inferred_gives_every_reason_where_none_can_answer() -> None:
     answer = labels.inferred()(without_logits(), rng=rng())
     assert isinstance(answer, Unanswerable)
-    asked = (labels.known(), labels.idlg(), labels.joint())
+    asked = (labels.known(), labels.idlg(), labels.best(), labels.joint())
     reasons = [strategy(without_logits(), rng=rng()) for strategy in asked]
     assert answer.reason == "; ".join(r.reason for r in reasons if isinstance(r, Unanswerable))
-    assert len({id(r) for r in reasons if isinstance(r, Unanswerable)}) == 3
+    assert len({id(r) for r in reasons if isinstance(r, Unanswerable)}) == 4
 
 
 def test_citations_are_those_of_the_strategies_each_once() -> None:
     assert labels.known().citations == ()
     assert labels.idlg().citations == ("idlg",)
     assert labels.joint().citations == ("dlg",)
-    assert labels.inferred().citations == ("idlg", "dlg")
+    assert labels.inferred().citations == ("idlg", "spear", "dlg")
     twice = FirstThatAnswers((labels.joint(), labels.idlg(), labels.joint()))
     assert twice.citations == ("dlg", "idlg")

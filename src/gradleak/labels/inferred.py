@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from torch import Generator
 
+from gradleak.labels.best import Best
 from gradleak.labels.guess import LabelGuess, LabelStrategy, Unanswerable
 from gradleak.labels.idlg import SignRule
 from gradleak.labels.joint import Joint
@@ -31,5 +32,5 @@ class FirstThatAnswers:
 
 
 def inferred() -> FirstThatAnswers:
-    """Known where revealed, else the sign rule for one record, else learnt with the pictures."""
-    return FirstThatAnswers((Known(), SignRule(), Joint()))
+    """Known where revealed, else read off the update, else learnt with the pictures."""
+    return FirstThatAnswers((Known(), SignRule(), Best(), Joint()))

@@ -21,7 +21,7 @@ class Joint:
         start = torch.randn(
             obs.batch_size, obs.classes, generator=rng, dtype=obs.like.dtype, device=rng.device
         )
-        return LabelGuess(logits=start.to(obs.like.device))
+        return LabelGuess(logits=start.to(obs.like.device), classes=obs.classes)
 
 
 def joint() -> Joint:

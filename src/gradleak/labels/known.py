@@ -17,7 +17,7 @@ class Known:
             return Unanswerable(
                 "the observation does not reveal the labels; observe(..., reveal=('labels',)) would"
             )
-        return LabelGuess(y=obs.labels, certain=True)
+        return LabelGuess(y=obs.labels, certain=True, classes=obs.classes, confidence=1.0)
 
 
 def known() -> Known:
