@@ -93,7 +93,7 @@ def scaled_record(factor=3.0, client=None, seed=0):
 
 def test_what_is_not_known_of_a_client_is_learnt_with_the_pictures():
     obs = scaled_record()
-    attack = m.Matching("test", labels=gl.labels.known(), init=m.Uniform(), tolerance=1e-10)
+    attack = m.Matching("test", labels=gl.labels.known(), init=m.Uniform(), tolerance=1e-10, evaluations=400)
     found = attack(obs, rng=0)
     assert found.outcome is gl.Outcome.CONVERGED
     assert float(found.client.factor) == pytest.approx(3.0, rel=1e-3)

@@ -11,6 +11,7 @@ from gradleak.attacks.matching.layout import Parts
 from gradleak.attacks.matching.problem import Problem
 from gradleak.attacks.matching.trial import Trial, best_of
 from gradleak.errors import InvalidInput, InvalidModel, MissingInformation
+from gradleak.labels.inferred import FirstThatAnswers
 from gradleak.observe import OneGradient
 from gradleak.randomness import spawn
 
@@ -312,8 +313,9 @@ def test_an_update_of_zeros_is_nothing_to_match():
 
 
 def test_settled_and_learnt_labels_can_stand_side_by_side():
-    # The sign rule answers for one record alone, so the second one's labels are learnt.
-    chosen = adam(labels=gl.labels.inferred(), steps=20)
+    # The sign rule answers for one record alone, so the labels of the pair that keeps them are learnt.
+    labels = FirstThatAnswers((gl.labels.known(), gl.labels.idlg(), gl.labels.joint()))
+    chosen = adam(labels=labels, steps=20)
     found = chosen.together([record(0), record(1, reveal=("labels",))], rng=0)
     assert [one.probabilities is None for one in found] == [True, True]
     pair = chosen.together([record(0, b=2), record(1, b=2, reveal=("labels",))], rng=0)

@@ -6,7 +6,18 @@ from torch import nn
 
 import gradleak as gl
 from gradleak.attacks import ATTACKS
-from gradleak.attacks.matching import Adam, Cosine, Gaussian, TotalVariation
+from gradleak.attacks.matching import (
+    Adam,
+    Agreement,
+    Consensus,
+    Cosine,
+    Energy,
+    Gaussian,
+    LayerNorms,
+    SameClass,
+    Statistics,
+    TotalVariation,
+)
 from gradleak.errors import InvalidInput
 
 MATCHING = ("dlg", "idlg", "inverting_gradients")
@@ -125,3 +136,99 @@ def test_a_model_of_16_bits_is_attacked_in_float64(dtype):
     assert torch.equal(plain.x, double.x)
     assert plain.x.dtype is dtype
     assert plain.score == double.score > 1e-4
+
+
+def spots(b=4, **changes):
+    """Photographs in one gradient of a small ReLU network, with known labels."""
+    x = gl.zoo.pictures("photos", size=16, n=b)[0]
+    y = torch.arange(b)
+    return x, y, gl.observe(gl.zoo.convnet(classes=6, size=16, width=24, seed=0), x, y, **changes)
+
+
+def decibels(found, x):
+    return gl.metrics.psnr(found.x[gl.metrics.pair(found.x, x)], x)
+
+
+@pytest.mark.parametrize("reveal", [("labels",), ()], ids=["known labels", "labels of the head"])
+def test_inverting_batches_recovers_every_picture_under_its_own_label(reveal):
+    x, y, obs = spots(reveal=reveal)
+    found = gl.attacks.inverting_batches(evaluations=120)(obs, rng=0)
+    null = gl.metrics.psnr(gl.metrics.mean_picture(None, x.shape), x)
+    assert float((decibels(found, x) - null).min()) > 12
+    assert found.outcome is not gl.Outcome.CONVERGED  # it never claims more than the mismatch says
+    assert found.score > 1e-9
+    order = gl.metrics.pair(found.x, x)
+    assert found.y[order].tolist() == y.tolist()
+
+
+def test_the_closed_form_is_what_makes_inverting_batches_better():
+    x, _, obs = spots(reveal=("labels",))
+    whole, features, none = (
+        float(decibels(gl.attacks.inverting_batches(evaluations=120, **changed)(obs, rng=0), x).mean())
+        for changed in ({}, {"rows": 0.0}, {"features": 0.0})
+    )
+    assert whole > none + 5
+    assert features > none + 3
+    assert gl.attacks.inverting_batches(features=0.0, box=0.0).priors == ()
+
+
+def test_inverting_batches_needs_a_head_that_can_be_solved():
+    _, _, obs = spots(b=6, reveal=("labels",))
+    found = gl.attacks.inverting_batches()(obs)
+    assert found.outcome is gl.Outcome.NOT_APPLICABLE
+    assert "5 records" in found.reason
+
+
+def test_gradinversion_is_made_of_its_papers_parts_and_each_can_be_left_out():
+    whole = gl.attacks.gradinversion(registered=True, tv=0.1, bn=0.2, l2=0.3, group=0.4, statistics="sent")
+    assert whole.objective == LayerNorms()
+    assert whole.priors == (TotalVariation(0.1), Energy(0.3), Statistics(0.2, "sent"))
+    assert whole.consensus == Consensus(0.4, registered=True)
+    assert whole.optimizer == Adam(1000, lr=0.1, schedule="cosine", warmup=2, noise=0.05)
+    bare = gl.attacks.gradinversion(tv=0.0, bn=0.0, l2=0.0, group=0.0)
+    assert (bare.priors, bare.consensus) == ((), None)
+    assert gl.attacks.gradinversion(steps=1).optimizer.warmup == 0
+
+
+def test_gradinversion_finds_a_batch_that_shows_its_statistics():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        layers = (nn.Conv2d(3, 12, 3, 2, 1), nn.BatchNorm2d(12), nn.ReLU(), nn.Flatten(), nn.Linear(768, 6))
+        model = nn.Sequential(*layers).train()
+    x, y = gl.zoo.pictures("photos", size=16, n=2)[0], torch.arange(2)
+    obs = gl.observe(model, x, y, reveal=("labels", "statistics"))
+    assert obs.statistics is not None
+    found = gl.attacks.gradinversion(steps=200, trials=3)(obs, rng=0)
+    null = gl.metrics.psnr(gl.metrics.mean_picture(None, x.shape), x)
+    assert float((decibels(found, x) - null).min()) > 3
+    assert found.cost.matching_gradients == 3 * 201
+    insisting = gl.attacks.gradinversion(steps=2, statistics="sent")
+    refused = insisting(dataclasses.replace(obs, statistics=None), rng=0)
+    assert refused.outcome is gl.Outcome.NOT_APPLICABLE
+
+
+def test_the_published_labels_of_gradinversion_can_be_asked_for():
+    _, y, obs = spots()
+    found = gl.attacks.gradinversion(steps=2, labels=gl.labels.row_minimum())(obs, rng=0)
+    assert sorted(found.y.tolist()) == y.tolist()
+
+
+@pytest.mark.parametrize("init", ["patterned", "dark", "bright", "same class"])
+def test_cpl_recovers_a_face_from_each_of_its_starts(init):
+    x, y, obs = seen(2)
+    if init == "same class":
+        init = SameClass(FACES[6:].double(), torch.arange(6))
+    found = gl.attacks.cpl(evaluations=1500, init=init)(obs, rng=0)
+    assert found.outcome is gl.Outcome.CONVERGED
+    assert found.y.tolist() == y.tolist()
+    assert float(gl.metrics.psnr(found.x, x)) > 45
+
+
+def test_cpl_without_its_label_term_is_plain_matching_and_with_it_another():
+    _, _, obs = seen(2)
+    plain, weighted = (gl.attacks.cpl(evaluations=60, alpha=alpha) for alpha in (0.0, 0.1))
+    as_dlg = gl.attacks.dlg(evaluations=60, init="patterned", labels=gl.labels.inferred())
+    assert torch.equal(plain(obs, rng=0).x, as_dlg(obs, rng=0).x)
+    assert weighted.priors == (Agreement(0.1),)
+    assert not torch.allclose(plain(obs, rng=0).x, weighted(obs, rng=0).x, atol=1e-4)
+    assert weighted(obs, rng=0).outcome is not gl.Outcome.CONVERGED

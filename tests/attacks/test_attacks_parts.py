@@ -10,17 +10,21 @@ from gradleak.attacks.matching import (
     Candidate,
     Cosine,
     Energy,
+    Flat,
     Gaussian,
     Given,
     Gray,
+    LayerNorms,
     LayerwiseSquaredError,
     Patterned,
+    SameClass,
     SquaredError,
     TotalVariation,
     Uniform,
     as_init,
 )
 from gradleak.errors import InvalidInput
+from gradleak.labels import LabelGuess
 from gradleak.observe import Domain, Task, cross_entropy
 
 
@@ -36,6 +40,7 @@ OBJECTIVES = [
     LayerwiseSquaredError((1.0, 5.0)),
     Cosine(),
     AbsoluteError(),
+    LayerNorms(),
 ]
 
 
@@ -58,6 +63,8 @@ def slow(objective, a, b):
         return 1 - torch.nn.functional.cosine_similarity(x, g, dim=0)
     if isinstance(objective, AbsoluteError):
         return sum(abs(p - q) for p, q in zip(x, g, strict=True)) / sum(abs(q) for q in g)
+    if isinstance(objective, LayerNorms):
+        return sum(torch.linalg.norm(a[n] - b[n]) for n in b) / sum(torch.linalg.norm(b[n]) for n in b)
     w = dict(zip(b, objective.weights or (1.0, 1.0), strict=True))
     each = {n: torch.linalg.norm(a[n] - b[n]) ** 2 / torch.linalg.norm(b[n]) ** 2 for n in b}
     return sum(w[n] * each[n] for n in b) / sum(w.values())
@@ -200,7 +207,7 @@ def test_a_given_start_is_taken_and_copied():
     ("make", "says"),
     [
         (lambda: as_init(None), "a tensor or a function; came None"),
-        (lambda: as_init("grey"), "gaussian, uniform, gray, patterned"),
+        (lambda: as_init("grey"), "gaussian, uniform, gray, patterned, dark, bright"),
         (lambda: Given(torch.zeros(3, 5))((1, 3, 8, 8), torch.Generator()), r"\[3, 5\].*\[1, 3, 8, 8\]"),
         (lambda: Patterned()((4, 7), torch.Generator()), r"pictures \[B, C, H, W\]"),
     ],
@@ -208,3 +215,31 @@ def test_a_given_start_is_taken_and_copied():
 def test_a_wrong_init_says_what_was_expected(make, says):
     with pytest.raises(InvalidInput, match=says):
         make()
+
+
+def test_flat_starts_are_of_one_value():
+    dark, bright = (as_init(name)((2, 3, 4, 4), torch.Generator()) for name in ("dark", "bright"))
+    assert (set(dark.flatten().tolist()), set(bright.flatten().tolist())) == ({0.0}, {1.0})
+    assert set(Flat(0.25)((1, 3, 4, 4), torch.Generator()).flatten().tolist()) == {0.25}
+
+
+def test_a_start_of_the_same_class_shows_each_records_own_label():
+    pictures = torch.arange(6.0)[:, None, None, None].expand(6, 3, 4, 4) / 10
+    labels = torch.tensor([0, 0, 1, 1, 2, 2])
+    init = SameClass(pictures, labels)
+    y = torch.tensor([2, 0, 1, 0])
+
+    def drawn(guess, seed=0):
+        start = init.knowing(guess)((4, 3, 4, 4), torch.Generator().manual_seed(seed))
+        return (10 * start[:, 0, 0, 0]).round().long()
+
+    assert labels[drawn(LabelGuess(y=y))].tolist() == y.tolist()
+    assert labels[drawn(LabelGuess(logits=5 * torch.eye(3)[y]))].tolist() == y.tolist()
+    assert len({tuple(drawn(LabelGuess(y=y), seed).tolist()) for seed in range(8)}) > 1
+    assert torch.equal(drawn(LabelGuess(y=y)), drawn(LabelGuess(y=y)))
+    stranger = drawn(LabelGuess(y=torch.tensor([7, 7, 7, 7])), 3)
+    assert set(stranger.tolist()) <= set(range(6))
+    with pytest.raises(InvalidInput, match="as many labels"):
+        SameClass(pictures, labels[:3])
+    with pytest.raises(InvalidInput, match=r"expected \[3, 5, 5\]"):
+        init((4, 3, 5, 5), torch.Generator())

@@ -12,7 +12,9 @@ from gradleak.attacks.closed_form.batch.attack import exact_batch, spear
 from gradleak.attacks.closed_form.bias import bias
 from gradleak.attacks.closed_form.r_gap import r_gap
 from gradleak.attacks.closed_form.router import attack, ssras
-from gradleak.attacks.named import dlg, idlg, inverting_gradients
+from gradleak.attacks.feedback import feedback_blending
+from gradleak.attacks.gdl import gdl
+from gradleak.attacks.named import cpl, dlg, gradinversion, idlg, inverting_batches, inverting_gradients
 
 ATTACKS: dict[str, Callable[..., Attack]] = {
     "ssras": ssras,
@@ -23,6 +25,10 @@ ATTACKS: dict[str, Callable[..., Attack]] = {
     "dlg": dlg,
     "idlg": idlg,
     "inverting_gradients": inverting_gradients,
+    "inverting_batches": inverting_batches,
+    "gradinversion": gradinversion,
+    "cpl": cpl,
+    "gdl": gdl,
 }
 """By the name that a command line says; the first line of the docstring describes it."""
 
@@ -34,9 +40,14 @@ __all__ = [
     "Reconstruction",
     "attack",
     "bias",
+    "cpl",
     "dlg",
     "exact_batch",
+    "feedback_blending",
+    "gdl",
+    "gradinversion",
     "idlg",
+    "inverting_batches",
     "inverting_gradients",
     "matching",
     "r_gap",

@@ -39,6 +39,7 @@ class Bias:
 
     def __call__(self, obs: Observation, *, rng: Rng = 0) -> Reconstruction:
         clock = time.perf_counter()
+        obs = obs.plainest
         if self.weight_decay:
             plain = {n: u - self.weight_decay * obs.params[n] for n, u in obs.update.items()}
             obs = dataclasses.replace(obs, update=plain)

@@ -41,6 +41,7 @@ class RGAP:
 
     def __call__(self, obs: Observation, *, rng: Rng = 0) -> Reconstruction:
         clock = time.perf_counter()
+        obs = obs.plainest
         reason = _refusal(obs)
         if reason is not None:
             return Reconstruction(Outcome.NOT_APPLICABLE, reason=reason)

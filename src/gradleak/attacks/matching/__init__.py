@@ -2,6 +2,7 @@
 
 from gradleak.attacks.matching.candidate import Candidate, Informed, Prior
 from gradleak.attacks.matching.consensus import Consensus
+from gradleak.attacks.matching.features import Features
 from gradleak.attacks.matching.inits import (
     INITS,
     Flat,
@@ -24,8 +25,8 @@ from gradleak.attacks.matching.objectives import (
     Objective,
     SquaredError,
 )
-from gradleak.attacks.matching.optimizers import LBFGS, Adam, Optimizer, Space
-from gradleak.attacks.matching.priors import Agreement, Box, Energy, TotalVariation
+from gradleak.attacks.matching.optimizers import LBFGS, Adam, Natural, Optimizer, Space
+from gradleak.attacks.matching.priors import Agreement, Box, Energy, Stretch, TotalVariation
 from gradleak.attacks.matching.statistics import Statistics
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "Consensus",
     "Cosine",
     "Energy",
+    "Features",
     "Flat",
     "Gaussian",
     "Given",
@@ -49,6 +51,7 @@ __all__ = [
     "LayerNorms",
     "LayerwiseSquaredError",
     "Matching",
+    "Natural",
     "Objective",
     "Optimizer",
     "Patterned",
@@ -57,6 +60,7 @@ __all__ = [
     "Space",
     "SquaredError",
     "Statistics",
+    "Stretch",
     "TotalVariation",
     "Uniform",
     "as_init",

@@ -162,7 +162,7 @@ def _prepare(
         kinds.setdefault(trial.kind, []).append(trial)
     groups = [(_problem(attack, records, kind), kind) for kind in kinds.values()]
     for problem, kind in groups:
-        space = Space(problem.layout.pixels, problem.clamp if attack.box else None)
+        space = Space(problem.layout.pixels, problem.clamp if attack.box else None, problem.layout.x_shape)
         for trial in kind:
             trial.begin(attack.optimizer, space)
     return groups, reasons

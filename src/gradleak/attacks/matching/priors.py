@@ -61,6 +61,24 @@ class Box:
 
 
 @dataclass(frozen=True)
+class Stretch:
+    """weight · mean squared distance to the picture stretched over [0, 1], as general deep leakage has it.
+
+    Geng et al. (2021) name the term and leave open what is scaled: here every picture of the batch by itself.
+    """
+
+    weight: float
+
+    def __call__(self, candidate: Candidate) -> Tensor:
+        pixels = candidate.pixels
+        flat = pixels.detach().flatten(1)
+        low, high = flat.amin(1), flat.amax(1)
+        shape = (-1,) + (1,) * (pixels.dim() - 1)
+        stretched = (pixels.detach() - low.reshape(shape)) / (high - low).clamp(min=1e-6).reshape(shape)
+        return self.weight * (pixels - stretched).square().mean()
+
+
+@dataclass(frozen=True)
 class Agreement:
     """weight · mean over the records of ‖softmax(F(x)) − y‖²: the pictures look like their labels (CPL).
 

@@ -67,6 +67,7 @@ class ExactBatch:
 
     def __call__(self, obs: Observation, *, rng: Rng = 0) -> Reconstruction:
         clock = time.perf_counter()
+        obs = obs.plainest
         with torch.no_grad():
             found, tried = self._solve(obs, rng)
         return timed(found, time.perf_counter() - clock, tried)
@@ -132,6 +133,7 @@ class Spear:
 
     def __call__(self, obs: Observation, *, rng: Rng = 0) -> Reconstruction:
         clock = time.perf_counter()
+        obs = obs.plainest
         with torch.no_grad():
             found = self._solve(obs, rng)
         return timed(found, time.perf_counter() - clock, int(found.x is not None))

@@ -20,7 +20,7 @@ Project = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Space:
-    """Where a descent may go. The first ``pixels`` entries of a point are the pictures'.
+    """Where a descent may go. The first ``pixels`` entries of a point are the pictures', of this ``shape``.
 
     What follows, label logits and what is not known of a client, lives on scales of its own. ``project``
     moves a point into the box; None where there is none.
@@ -28,6 +28,7 @@ class Space:
 
     pixels: int
     project: Project | None = None
+    shape: tuple[int, ...] = ()  # [B, ...], for those who need to know neighbours
 
 
 def is_count(value: object) -> bool:
