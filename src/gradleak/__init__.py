@@ -9,10 +9,20 @@ found = gl.attacks.dlg()(seen, rng=0)         # what it can make of that
 print(gl.metrics.score(found.x, found.y, x, y % 10, classes=10))
 """
 
-from gradleak import attacks, errors, labels, metrics, risk, zoo
+from gradleak import attacks, errors, labels, metrics, risk, threats, zoo
 from gradleak.attacks import Outcome, Reconstruction, attack
 from gradleak.errors import GradleakError
-from gradleak.observe import LocalAdam, LocalSGD, Observation, OneGradient, load, logistic, observe, save
+from gradleak.observe import (
+    LocalAdam,
+    LocalSGD,
+    Observation,
+    OneGradient,
+    Summed,
+    load,
+    logistic,
+    observe,
+    save,
+)
 from gradleak.references import cite
 
 __version__ = "0.1.0"
@@ -25,6 +35,7 @@ __all__ = [
     "OneGradient",
     "Outcome",
     "Reconstruction",
+    "Summed",
     "__version__",
     "attack",
     "attacks",
@@ -37,5 +48,6 @@ __all__ = [
     "observe",
     "risk",
     "save",
+    "threats",
     "zoo",
 ]

@@ -63,6 +63,32 @@ REFERENCES: dict[str, str] = {
   volume    = {37},
   year      = {2024}
 }""",
+    "gdl": """@article{geng2021towards,
+  title   = {Towards General Deep Leakage in Federated Learning},
+  author  = {Geng, Jiahui and Mou, Yongli and Li, Feifei and Li, Qing and Beyan, Oya and Decker, Stefan
+             and Rong, Chunming},
+  journal = {arXiv preprint arXiv:2110.09074},
+  year    = {2021}
+}""",
+    "gradinversion": """@inproceedings{yin2021see,
+  title     = {See through Gradients: Image Batch Recovery via {GradInversion}},
+  author    = {Yin, Hongxu and Mallya, Arun and Vahdat, Arash and Alvarez, Jose M. and Kautz, Jan
+               and Molchanov, Pavlo},
+  booktitle = {IEEE/CVF Conference on Computer Vision and Pattern Recognition},
+  year      = {2021}
+}""",
+    "feedback_blending": """@article{leite2024federated,
+  title   = {Federated Learning under Attack: Improving Gradient Inversion for Batch of Images},
+  author  = {Leite, Luiz and Santo, Yuri and Dalmazo, Bruno L. and Riker, Andr{\\'e}},
+  journal = {arXiv preprint arXiv:2409.17767},
+  year    = {2024}
+}""",
+    "fedavg_leakage": """@article{dimitrov2022data,
+  title   = {Data Leakage in Federated Averaging},
+  author  = {Dimitrov, Dimitar I. and Balunovi{\\'c}, Mislav and Konstantinov, Nikola and Vechev, Martin},
+  journal = {Transactions on Machine Learning Research},
+  year    = {2022}
+}""",
     "lbfgs": """@article{byrd1994representations,
   title   = {Representations of Quasi-{N}ewton Matrices and Their Use in Limited Memory Methods},
   author  = {Byrd, Richard H. and Nocedal, Jorge and Schnabel, Robert B.},

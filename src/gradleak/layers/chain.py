@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from gradleak.errors import UnsupportedLayer
 from gradleak.observe import Observation, Task
 from gradleak.observe.layers import name_of, walk
+from gradleak.observe.statistics import norm_layers
 from gradleak.observe.task import noise_batch, split_tensors, structure_of
 from gradleak.trees import Tree
 
@@ -67,7 +68,9 @@ def _walk(
 ) -> tuple[list[Layer], UnsupportedLayer | None]:
     """The chain up to where it breaks, and why it does."""
     tensors = {**task.constants, **params}
-    x = noise_batch(next(iter(tensors.values())), (1, *input_shape))
+    # one record is too few for a BatchNorm in train mode
+    records = 2 if any(norm.training for norm in norm_layers(task.model).values()) else 1
+    x = noise_batch(next(iter(tensors.values())), (records, *input_shape))
     links = _Links(tensors, update, x)
     walk(task, params, x, links.visit)
     return links.found, links.broken

@@ -1,7 +1,7 @@
 """The first room: what a client sends, what the server sees, and how that is kept on disk."""
 
 from gradleak.observe.capture import load, save
-from gradleak.observe.client import CLIENTS, Client, OneGradient, OpenClient
+from gradleak.observe.client import CLIENTS, Client, OneGradient, OpenClient, Summed, Trained
 from gradleak.observe.domain import Domain
 from gradleak.observe.layers import Head, head
 from gradleak.observe.local import LocalAdam, LocalSGD, LocalTraining
@@ -21,7 +21,9 @@ __all__ = [
     "Observation",
     "OneGradient",
     "OpenClient",
+    "Summed",
     "Task",
+    "Trained",
     "cross_entropy",
     "head",
     "load",

@@ -136,8 +136,9 @@ def _known_layers(path: Path, model: nn.Module, draws: Sequence[str]) -> tuple[s
 
 def _require_fitting_batch(obs: Observation) -> None:
     with undisturbed(obs.like.device):
-        # One record says as much about the shape as the whole batch, which a description may exaggerate.
-        count_classes(obs.task, obs.params, (1, *obs.x_shape[1:]), obs.classes)
+        # Two records say as much about the shape as the whole batch, which a description may exaggerate.
+        few = (min(obs.batch_size, 2), *obs.x_shape[1:])  # one is too few for a BatchNorm in train mode
+        count_classes(obs.task, obs.params, few, obs.classes)
 
 
 def read_capture(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -271,10 +272,15 @@ def _client_facts(client: Client) -> dict[str, Any]:
     name = type(client).__name__
     if CLIENTS.get(name) is not type(client):
         return {"name": name, "fields": None}
-    return {
-        "name": name,
-        "fields": {f.name: getattr(client, f.name) for f in dataclasses.fields(CLIENTS[name])},
-    }
+    fields = {f.name: _plain(getattr(client, f.name)) for f in dataclasses.fields(CLIENTS[name])}
+    return {"name": name, "fields": fields}
+
+
+def _plain(value: Any) -> Any:
+    """A client inside a client, as in a sum, is written as one."""
+    if isinstance(value, tuple):
+        return [_plain(one) for one in value]
+    return _client_facts(value) if callable(value) else value
 
 
 def _named_client(path: Path, facts: Mapping[str, Any]) -> Client:
@@ -284,10 +290,18 @@ def _named_client(path: Path, facts: Mapping[str, Any]) -> Client:
             path, f"its client is '{facts['name']}', which is not one of gradleak's; pass client=... to load"
         )
     try:
-        client: Client = CLIENTS[facts["name"]](**fields)
+        client: Client = CLIENTS[facts["name"]](**{n: _built(path, v) for n, v in fields.items()})
     except TypeError as error:
         _refuse(path, f"its client cannot be built ({error})")
     return client
+
+
+def _built(path: Path, value: Any) -> Any:
+    if isinstance(value, list):
+        return [_built(path, one) for one in value]
+    if isinstance(value, dict):
+        return _named_client(path, value if isinstance(value.get("name"), str) else {"name": "?"})
+    return value
 
 
 def _loss_name(loss: Loss) -> str:

@@ -1,10 +1,12 @@
 """How a client turns its batch into the update it sends: run by the victim, simulated by the attacker."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
+import torch
 from torch import Generator, Tensor
 
+from gradleak.errors import InvalidBatch, InvalidInput
 from gradleak.observe.local import LocalAdam, LocalSGD
 from gradleak.observe.task import Task
 from gradleak.trees import Tree
@@ -44,5 +46,80 @@ class OneGradient:
         return task.gradient(params, x, y)
 
 
-CLIENTS: dict[str, type] = {"OneGradient": OneGradient, "LocalSGD": LocalSGD, "LocalAdam": LocalAdam}
+@runtime_checkable
+class Trained(Protocol):
+    """A client whose update is the work of many gradients, and what is known of them all the same."""
+
+    def steps(self, records: int) -> int:
+        """How many gradients stand one upon another."""
+        ...
+
+    def gradient_of(self, params: Tree, update: Tree, records: int) -> dict[str, Tensor] | None:
+        """The mean gradient, as far as the update tells; None where it does not."""
+        ...
+
+    def drawn(self, records: int, rng: Generator) -> "Client":
+        """The client with the dice thrown, such as the order in which it takes the records."""
+        ...
+
+
+@dataclass(frozen=True)
+class Summed:
+    """The mean of what several clients send, as secure aggregation hands it to the server.
+
+    The batch is all of theirs, in equal shares one after another. ``each`` is what every one of them does,
+    or one client for each.
+    """
+
+    clients: int
+    each: Client | tuple[Client, ...] = field(default_factory=OneGradient)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.clients, int) or isinstance(self.clients, bool) or self.clients < 1:
+            raise InvalidInput(f"expected clients as a whole number of 1 or more; came {self.clients!r}")
+        if isinstance(self.each, list):
+            object.__setattr__(self, "each", tuple(self.each))
+        if isinstance(self.each, tuple) and len(self.each) != self.clients:
+            raise InvalidInput(f"expected {self.clients} clients, or one for all; came {len(self.each)}")
+
+    def __call__(self, task: Task, params: Tree, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        parts = self.parts(len(x))
+        sent = [client(task, params, x[part], y[part]) for client, part in zip(self.all, parts, strict=True)]
+        return {name: torch.stack([one[name] for one in sent]).mean(0) for name in sent[0]}
+
+    @property
+    def all(self) -> tuple[Client, ...]:
+        return self.each if isinstance(self.each, tuple) else (self.each,) * self.clients
+
+    def parts(self, records: int) -> list[slice]:
+        """Whose records are whose."""
+        if records % self.clients:
+            raise InvalidBatch(
+                f"expected a batch that {self.clients} clients can share evenly; came {records} records"
+            )
+        share = records // self.clients
+        return [slice(i * share, (i + 1) * share) for i in range(self.clients)]
+
+    def steps(self, records: int) -> int:
+        first = self.all[0]
+        return first.steps(records // self.clients) if isinstance(first, Trained) else 1
+
+    def gradient_of(self, params: Tree, update: Tree, records: int) -> dict[str, Tensor] | None:
+        first = self.all[0]
+        if isinstance(first, Trained):
+            return first.gradient_of(params, update, records // self.clients)
+        return dict(update)
+
+    def drawn(self, records: int, rng: Generator) -> "Summed":
+        share = records // self.clients
+        thrown = [one.drawn(share, rng) if isinstance(one, Trained) else one for one in self.all]
+        return Summed(self.clients, tuple(thrown))
+
+
+CLIENTS: dict[str, type] = {
+    "OneGradient": OneGradient,
+    "LocalSGD": LocalSGD,
+    "LocalAdam": LocalAdam,
+    "Summed": Summed,
+}
 """Clients that a capture on disk can name; their fields are what is written beside the name."""

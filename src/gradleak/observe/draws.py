@@ -59,3 +59,15 @@ def _by_turn(calls: Sequence[Call]) -> dict[tuple[str, int], Call]:
         found[call.path, turns[call.path]] = call
         turns[call.path] += 1
     return found
+
+
+def trains_differently(model: nn.Module) -> bool:
+    """Whether the model has layers that compute something else in train mode than in eval mode."""
+    kinds = (
+        nn.modules.batchnorm._NormBase,
+        nn.modules.dropout._DropoutNd,
+        nn.RReLU,
+        nn.MultiheadAttention,
+        nn.RNNBase,
+    )
+    return any(isinstance(module, kinds) for module in model.modules())

@@ -3,7 +3,7 @@
 import torch
 from torch import Generator, Tensor
 
-from gradleak.observe.client import Client
+from gradleak.observe.client import Client, Summed
 from gradleak.observe.local import LocalAdam, LocalTraining
 
 
@@ -31,6 +31,8 @@ def drift_of(client: Client, features: Tensor, records: int) -> float:
     ``features`` [n, F] are what the last layer reads. A step of rate lr moves a logit by up to
     lr · (‖h‖² + 1). Below 1, the update is a gradient to a good approximation; beyond 20, hardly.
     """
+    if isinstance(client, Summed):
+        return max(drift_of(one, features, records // client.clients) for one in client.all)
     if not isinstance(client, LocalTraining):
         return 0.0
     size = features.abs().sum(1) if isinstance(client, LocalAdam) else features.square().sum(1)

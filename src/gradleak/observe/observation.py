@@ -17,12 +17,11 @@ from gradleak.observe.checks import (
     count_classes,
     require_trainable,
 )
-from gradleak.observe.client import Client, OneGradient
+from gradleak.observe.client import Client, OneGradient, Summed, Trained
 from gradleak.observe.domain import Domain
 from gradleak.observe.draws import drawing_layers, rest
 from gradleak.observe.drift import drift_of, smooth_pixels
 from gradleak.observe.layers import head, trace
-from gradleak.observe.local import LocalTraining
 from gradleak.observe.probe import require_still
 from gradleak.observe.statistics import norm_layers, statistics_between
 from gradleak.observe.task import (
@@ -161,7 +160,7 @@ class Observation:
         """
         trained, constants = split_tensors(model)
         check_fit("weights that came back", {n: t for n, t in after.items() if n in trained}, trained)
-        steps = client.steps(check_shape(x_shape)[0]) if isinstance(client, LocalTraining) else 1
+        steps = client.steps(check_shape(x_shape)[0]) if isinstance(client, Trained) else 1
         return cls.from_update(
             model,
             {name: after[name].detach().to(before) - before for name, before in trained.items()},
@@ -185,7 +184,7 @@ class Observation:
     @property
     def steps(self) -> int:
         """How many steps the client took."""
-        return self.client.steps(self.batch_size) if isinstance(self.client, LocalTraining) else 1
+        return self.client.steps(self.batch_size) if isinstance(self.client, Trained) else 1
 
     @property
     def gradient(self) -> Tree | None:
@@ -194,20 +193,30 @@ class Observation:
         After local SGD, the mean gradient along the way: it is that of the whole batch up to the drift.
         None where a client's update is none, as after Adam.
         """
-        if isinstance(self.client, LocalTraining):
+        if isinstance(self.client, Trained):
             return self.client.gradient_of(self.params, self.update, self.batch_size)
         return self.update
 
     def as_one_gradient(self) -> "Observation":
-        """The same facts, with local training taken for one gradient of the whole batch.
+        """The same facts, with local training, or a sum of clients, taken for one gradient of the batch.
 
         Exact after one step of the whole batch, and otherwise as good as the drift is small. Itself where
-        the client is no local SGD.
+        the client's update is no gradient.
         """
         gradient = self.gradient
-        if gradient is None or not isinstance(self.client, LocalTraining):
+        if gradient is None or not isinstance(self.client, Trained):
             return self
         return dataclasses.replace(self, update=gradient, client=OneGradient())
+
+    @property
+    def plainest(self) -> "Observation":
+        """Local training that took one step, said as the gradient that it is; otherwise itself.
+
+        Exact up to the rounding of weights, which leaves a small step few digits. Clients that are summed
+        are one gradient too, unless BatchNorm looked at each one's records apart.
+        """
+        apart = isinstance(self.client, Summed) and any(n.training for n in norm_layers(self.model).values())
+        return self if self.steps != 1 or apart else self.as_one_gradient()
 
     @property
     def drift(self) -> float | None:

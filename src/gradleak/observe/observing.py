@@ -14,10 +14,9 @@ from gradleak.observe.checks import (
     logits_of,
     require_trainable,
 )
-from gradleak.observe.client import Client, OneGradient
+from gradleak.observe.client import Client, OneGradient, Trained
 from gradleak.observe.domain import Domain
 from gradleak.observe.draws import drawing_layers
-from gradleak.observe.local import LocalTraining
 from gradleak.observe.observation import Observation
 from gradleak.observe.probe import differentiable_update, require_still
 from gradleak.observe.statistics import norm_layers, sent_statistics
@@ -78,7 +77,7 @@ def observe(
         require_still(task, trained, x)
         draws = drawing_layers(clean, trained, noise_batch(like, tuple(x.shape)))
         own = private(rng)
-        if isinstance(run, LocalTraining):
+        if isinstance(run, Trained):
             truth, run = run, run.drawn(len(x), own)
             if assumed is None:
                 assumed = run if "order" in reveal else truth

@@ -9,9 +9,8 @@ from torch import Tensor, nn
 
 from gradleak.errors import GradleakError, InvalidInput, InvalidModel, NotDeterministic
 from gradleak.observe.checks import check_fit
-from gradleak.observe.client import Client
+from gradleak.observe.client import Client, Trained
 from gradleak.observe.layers import first_tensor, name_of, same, walk
-from gradleak.observe.local import LocalTraining
 from gradleak.observe.task import Task
 from gradleak.trees import Tree, detached, squared_norm
 
@@ -34,7 +33,7 @@ def differentiable_update(
     leaf = x.clone().requires_grad_()
     try:
         update = detached(_sent(client, task, params, x.clone(), y))
-        if isinstance(client, LocalTraining):  # what is replayed shows no graph
+        if isinstance(client, Trained):  # what is replayed shows no graph
             _require_whole(squared_norm(plain.gradient(params, leaf, y)))
         # Once more without torch.func, which lets some layers pass that have no second derivative.
         # Not through a norm: at a zero update its gradient would not exist.

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from gradleak.errors import InvalidUpdate
+from gradleak.observe.client import Client, Summed
 from gradleak.observe.layers import walk
 from gradleak.observe.local import LocalTraining
 from gradleak.observe.task import Task
@@ -44,13 +45,17 @@ def batch_statistics(task: Task, params: Tree, x: Tensor) -> dict[str, Tensor]:
     return found
 
 
-def sent_statistics(client: Any, task: Task, params: Tree, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+def sent_statistics(client: Client, task: Task, params: Tree, x: Tensor, y: Tensor) -> dict[str, Tensor]:
     """What the server reads off the running statistics that the client sends.
 
     In train mode every local step moves them, so that it is a mean over the steps, in which later ones
     weigh more. In eval mode nothing is sent; what comes back is the batch itself, as an attack that is
     granted the statistics takes it.
     """
+    if isinstance(client, Summed):
+        parts = zip(client.all, client.parts(len(x)), strict=True)
+        each = [sent_statistics(one, task, params, x[part], y[part]) for one, part in parts]
+        return {name: torch.stack([one[name] for one in each]).mean(0) for name in each[0]}
     layers = norm_layers(task.model)
     if not isinstance(client, LocalTraining) or not any(layer.training for layer in layers.values()):
         return batch_statistics(task, params, x)

@@ -1,0 +1,158 @@
+"""One attack on every rung, and where the leak ends."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from gradleak.attacks import Attack, gdl
+from gradleak.audit import Findings, Progress, examine
+from gradleak.audit.findings import decibels
+from gradleak.errors import InvalidBatch, InvalidInput
+from gradleak.observe import Client, OneGradient
+from gradleak.randomness import Rng
+from gradleak.threats.rungs import RUNGS, Batch, Rung, Setting, guess_at
+
+Told = Callable[[str, int, int], Progress | None]
+"""Told which rung is being attacked, its number and how many there are; may hand back a progress."""
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """A rung with what was found on it, or why it was left out."""
+
+    rung: Rung
+    findings: Findings | None
+    skipped: str = ""
+
+    @property
+    def leaked(self) -> int:
+        return 0 if self.findings is None else self.findings.leaked
+
+    def to_dict(self) -> dict[str, Any]:
+        found = None if self.findings is None else self.findings.to_dict()
+        return {"rung": self.rung.name, "lost": self.rung.lost, "skipped": self.skipped, "findings": found}
+
+
+@dataclass(frozen=True, eq=False)
+class Ladder:
+    """The same attack with a server that knows less and less."""
+
+    title: str
+    attack: str
+    steps: tuple[Step, ...]
+
+    @property
+    def tried(self) -> tuple[Step, ...]:
+        return tuple(step for step in self.steps if step.findings is not None)
+
+    @property
+    def lowest(self) -> Step | None:
+        """The least that a server must know: the last rung on which a picture leaks."""
+        leaking = [step for step in self.tried if step.leaked]
+        return leaking[-1] if leaking else None
+
+    @property
+    def interrupted(self) -> bool:
+        return any(step.findings is not None and step.findings.interrupted for step in self.steps)
+
+    @property
+    def verdict(self) -> str:
+        """One sentence: on which rung the leak stands, or that there is none."""
+        tried = self.tried
+        early = " The run was stopped early." if self.interrupted else ""
+        if self.lowest is None:
+            return f"No picture leaks to {self.attack} on any of {len(tried)} rungs.{early}"
+        below = tried[tried.index(self.lowest) + 1 :]
+        where = f"'{self.lowest.rung.name}', rung {1 + tried.index(self.lowest)} of {len(tried)}"
+        found = self.lowest.findings
+        pictures = 0 if found is None else len(found.findings)
+        head = f"Pictures leak to {self.attack} down to {where}: {self.lowest.leaked} of {pictures} there"
+        if not below:
+            return f"{head}, which is what a production server sees.{early}"
+        return f"{head}. Without {below[0].rung.lost}, none does.{early}"
+
+    def rows(self) -> list[dict[str, str]]:
+        """For a table: a line per rung."""
+        return [_row(number, step) for number, step in enumerate(self.steps, 1)]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "title": self.title,
+            "attack": self.attack,
+            "verdict": self.verdict,
+            "lowest": None if self.lowest is None else self.lowest.rung.name,
+            "interrupted": self.interrupted,
+            "steps": [step.to_dict() for step in self.steps],
+        }
+
+
+def ladder(
+    model: nn.Module,
+    batches: Sequence[Batch],
+    *,
+    attack: Attack | None = None,
+    client: Client | None = None,
+    guessed: Client | None = None,
+    together: int = 2,
+    rungs: Sequence[Rung] = RUNGS,
+    reference: Tensor | None = None,
+    normalization: tuple[Sequence[float], Sequence[float]] | None = None,
+    title: str = "The threat ladder",
+    rng: Rng = 0,
+    tell: Told | None = None,
+) -> Ladder:
+    """Attack ``batches``, each one client's, with a server that knows everything, then less and less.
+
+    ``client`` is what really trains, and ``guessed`` what the server takes it for once it is not told:
+    half the rate and one epoch more, unless said. ``together`` clients are summed on the last rung.
+    ``reference`` holds public pictures for the null. Ctrl-C ends the rung and the ladder, and keeps what
+    was found.
+    """
+    if not batches:
+        raise InvalidBatch("expected at least one batch (x, y); came none")
+    if not isinstance(together, int) or together < 2:
+        raise InvalidInput(f"expected two clients or more to be summed together; came {together!r}")
+    if not isinstance(rng, int):
+        raise InvalidInput("expected a seed, since every rung starts from it anew; came a generator")
+    run = client or OneGradient()
+    setting = Setting(model, batches, run, guessed or guess_at(run), together, normalization, rng)
+    chosen = attack or gdl()
+    steps: list[Step] = []
+    stopped = False
+    for number, rung in enumerate(rungs, 1):
+        skipped = "the run was stopped before" if stopped else rung.skipped(setting)
+        if skipped:
+            steps.append(Step(rung, None, skipped))
+            continue
+        progress = None if tell is None else tell(rung.name, number, len(rungs))
+        observations, truths = zip(*rung.observations(setting), strict=True)
+        findings = examine(
+            observations,
+            truths,
+            chosen,
+            title=f"{title}: {rung.name}",
+            rng=rng,
+            reference=reference,
+            progress=progress,
+        )
+        steps.append(Step(rung, findings))
+        stopped = findings.interrupted
+    return Ladder(title, chosen.name, tuple(steps))
+
+
+def _row(number: int, step: Step) -> dict[str, str]:
+    found = step.findings
+    row = {"rung": f"{number} {step.rung.name}", "the server no longer knows": step.rung.lost}
+    if found is None:
+        return row | {"leaked": "as above", "recovered": "", "null": "", "labels": "", "note": step.skipped}
+    labels = "-" if found.label_agreement is None else f"{found.label_agreement:.0%}"
+    chance = "" if found.null_label_agreement is None else f" ({found.null_label_agreement:.0%})"
+    return row | {
+        "leaked": f"{found.leaked} of {len(found.findings)}",
+        "recovered": decibels(found.median_psnr),
+        "null": decibels(found.median_null_psnr),
+        "labels": labels + chance,
+        "note": next((f.reason for f in found.findings if f.reason), ""),
+    }

@@ -1,0 +1,150 @@
+"""The rungs, from a server that knows everything down to what production hands it."""
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gradleak.observe import Client, LocalTraining, Observation, OneGradient, Summed, observe
+from gradleak.observe.draws import trains_differently
+from gradleak.observe.statistics import norm_layers
+
+Batch = tuple[Tensor, Tensor]
+Seen = tuple[Observation, Batch]
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """What is trained, on what and how; ``guessed`` is what a server takes the client for, if not told."""
+
+    model: nn.Module
+    batches: Sequence[Batch]
+    client: Client
+    guessed: Client
+    together: int
+    normalization: Any
+    rng: int
+
+    def seen(
+        self, *, reveal: Sequence[str], training: bool, guessed: bool = False, together: int = 1
+    ) -> list[Seen]:
+        """Every batch as the server sees it, or every group of ``together`` batches."""
+        model = copy.deepcopy(self.model).train(training)
+        groups = [
+            self.batches[i : i + together] for i in range(0, len(self.batches) - together + 1, together)
+        ]
+        found = []
+        for i, group in enumerate(groups):
+            x, y = torch.cat([x for x, _ in group]), torch.cat([y for _, y in group])
+            client, taken = self.client, self.guessed if guessed else None
+            if together > 1:
+                client, taken = Summed(together, client), Summed(together, taken or client)
+            seen = observe(
+                model,
+                x,
+                y,
+                client=client,
+                assumed=taken,
+                reveal=reveal,
+                normalization=self.normalization,
+                rng=self.rng + i,
+            )
+            found.append((seen, (x, y)))
+        return found
+
+
+@dataclass(frozen=True)
+class Rung:
+    """``lost`` is what the server knew on the rung above; ``skipped`` says why the two are the same here."""
+
+    name: str
+    lost: str
+    observations: Callable[[Setting], list[Seen]]
+    skipped: Callable[[Setting], str] = lambda setting: ""
+
+
+_ALL = ("labels", "statistics", "order")
+
+
+def _no_difference(setting: Setting) -> str:
+    return "" if trains_differently(setting.model) else "no layer of the model trains differently"
+
+
+def _no_statistics(setting: Setting) -> str:
+    return "" if norm_layers(setting.model) else "the model has no BatchNorm"
+
+
+def _no_order(setting: Setting) -> str:
+    client = setting.client
+    if not isinstance(client, LocalTraining):
+        return "the client takes one gradient of the whole batch"
+    if client.knows_order:
+        return "the client takes its records in an order that anybody knows"
+    records = len(setting.batches[0][0])
+    return "" if client.batch_size < records else "every local step takes the whole batch"
+
+
+def _nothing_to_guess(setting: Setting) -> str:
+    return "one gradient has no settings to guess" if setting.guessed == setting.client else ""
+
+
+def _alone(setting: Setting) -> str:
+    needed = max(setting.together, 2)
+    few = len(setting.batches) < needed
+    return f"it takes the batches of {needed} clients, and {len(setting.batches)} came" if few else ""
+
+
+RUNGS: tuple[Rung, ...] = (
+    Rung(
+        "everything known",
+        "nothing: the network is in eval mode, and labels, BatchNorm statistics and order are known",
+        lambda setting: setting.seen(reveal=_ALL, training=False),
+    ),
+    Rung(
+        "train mode",
+        "that layers are at rest: BatchNorm uses the batch's own statistics, dropout draws",
+        lambda setting: setting.seen(reveal=_ALL, training=True),
+        _no_difference,
+    ),
+    Rung(
+        "no statistics",
+        "the batch's statistics at every BatchNorm",
+        lambda setting: setting.seen(reveal=("labels", "order"), training=True),
+        _no_statistics,
+    ),
+    Rung(
+        "no labels",
+        "the labels",
+        lambda setting: setting.seen(reveal=("order",), training=True),
+    ),
+    Rung(
+        "no order",
+        "the order in which local training takes the records",
+        lambda setting: setting.seen(reveal=(), training=True),
+        _no_order,
+    ),
+    Rung(
+        "settings guessed",
+        "the client's local settings: rate, epochs and batch size are a guess",
+        lambda setting: setting.seen(reveal=(), training=True, guessed=True),
+        _nothing_to_guess,
+    ),
+    Rung(
+        "clients summed",
+        "which client sent what: only the sum of several is seen",
+        lambda setting: setting.seen(reveal=(), training=True, guessed=True, together=setting.together),
+        _alone,
+    ),
+)
+"""Each loses what the one above it knew, and nothing comes back."""
+
+
+def guess_at(client: Client) -> Client:
+    """What a server takes local training for that it was told nothing of: half the rate, one epoch more."""
+    if isinstance(client, OneGradient) or not isinstance(client, LocalTraining):
+        return client
+    order = client.order if isinstance(client.order, str) else "shuffled"
+    return replace(client, lr=client.lr / 2, epochs=client.epochs + 1, order=order)

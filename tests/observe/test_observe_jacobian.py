@@ -1,0 +1,63 @@
+"""Products with the Jacobian of the update, and what its rank leaves open."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import gradleak as gl
+from gradleak.observe.jacobian import Jacobian, open_share
+
+
+def jacobian(model: nn.Module, x: Tensor, client: gl.LocalSGD | None = None) -> Jacobian:
+    y = torch.arange(len(x)) % 5
+    return Jacobian(gl.observe(model, x, y, client=client), x, y)
+
+
+def dense(j: Jacobian) -> Tensor:
+    """The slow twin: column by column."""
+    return torch.stack([j.times(e.reshape(j.x.shape)) for e in torch.eye(j.x.numel()).double()], 1)
+
+
+def faces(n: int) -> Tensor:
+    return gl.zoo.pictures("faces", n=n, size=8, channels=1)[0].double()
+
+
+@pytest.mark.parametrize("client", [None, gl.LocalSGD(2, 1, 0.1)])
+def test_both_products_are_those_of_one_matrix(client: gl.LocalSGD | None) -> None:
+    model = gl.zoo.convnet(classes=5, channels=1, size=8, width=4, seed=0).double()
+    j = jacobian(model, faces(2), client)
+    matrix = dense(j)
+    u = torch.randn(j.rows, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    torch.testing.assert_close(matrix.T @ u, j.transposed(u).flatten())
+    v = torch.randn(j.x.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    step = 1e-6
+    there, back = (j.obs.simulate(j.x + sign * step * v, j.y) for sign in (1, -1))
+    slope = torch.cat(
+        [((there[n] - back[n]) / (2 * step) / j.obs.simulate(j.x, j.y)[n].norm()).flatten() for n in there]
+    )
+    torch.testing.assert_close(j.times(v), slope, rtol=1e-4, atol=1e-4)
+
+
+def test_the_open_share_is_the_nullity_over_the_columns() -> None:
+    """A layer of rank 3 that is not trained lets three directions of its picture through."""
+    torch.manual_seed(0)
+    narrow = nn.Sequential(nn.Flatten(), nn.Linear(64, 3, bias=False), nn.Tanh(), nn.Linear(3, 5)).double()
+    for parameter in narrow[1].parameters():
+        parameter.requires_grad_(False)  # what is not trained is not sent
+    j = jacobian(narrow, faces(1))
+    rank = int(torch.linalg.matrix_rank(dense(j)))
+    assert rank == 3
+    rng = torch.Generator().manual_seed(0)
+    shares = [open_share(j, rng) for _ in range(40)]
+    assert sum(shares) / 40 == pytest.approx(1 - rank / 64, abs=0.02)
+    whole = jacobian(gl.zoo.mlp(sizes=(64, 32), classes=5, seed=0).double(), faces(1))
+    assert int(torch.linalg.matrix_rank(dense(whole))) == 64
+    assert open_share(whole, rng) < 1e-6
+
+
+def test_it_stops_where_enough_is_known_and_never_exceeds_the_whole() -> None:
+    j = jacobian(gl.zoo.convnet(classes=5, channels=1, size=8, width=4, seed=0), faces(2).float())
+    rng = torch.Generator().manual_seed(0)
+    assert open_share(j, rng, iterations=0) <= 1
+    assert 0.1 < open_share(j, rng, enough=0.5) <= 0.5
+    assert 0 <= open_share(j, rng, iterations=400) <= 0.2
