@@ -94,7 +94,7 @@ def test_replaying_the_steps_gives_the_same_derivative(name: str, monkeypatch: p
     task = dataclasses.replace(seen.task, transformed=False)
 
     def slope(at_once: int) -> tuple[Tensor, Tensor]:
-        monkeypatch.setattr(local_module, "_AT_ONCE", at_once)
+        monkeypatch.setattr(local_module, "AT_ONCE", at_once)
         x, y = batch()
         soft = nn.functional.one_hot(y, 5).double().mul(0.9).add(0.02)
         leaves = (x.requires_grad_(), soft.requires_grad_())
@@ -128,7 +128,7 @@ def test_replaying_keeps_the_memory_of_one_step(monkeypatch: pytest.MonkeyPatch)
     task = dataclasses.replace(seen.task, transformed=False)
 
     def kept(at_once: int) -> int:
-        monkeypatch.setattr(local_module, "_AT_ONCE", at_once)
+        monkeypatch.setattr(local_module, "AT_ONCE", at_once)
         return kept_for_backward(seen.client(task, seen.params, large.clone().requires_grad_(), y))
 
     whole, replayed = kept(100), kept(0)

@@ -35,7 +35,7 @@ class Best:
     """
 
     ways: int = 120
-    citations: tuple[str, ...] = ("idlg", "spear")
+    citations: tuple[str, ...] = ("idlg", "gdl", "fedavg_leakage", "spear")
 
     def __call__(self, obs: Observation, *, rng: Generator) -> LabelGuess | Unanswerable:
         if obs.batch_size == 1:

@@ -31,7 +31,7 @@ class Combined:
     The weights were fitted on digits with three small networks, and held on the one left out.
     """
 
-    citations: tuple[str, ...] = ()
+    citations: tuple[str, ...] = ("gdl",)
 
     def __call__(self, obs: Observation, *, rng: Generator) -> LabelGuess | Unanswerable:
         found = evidence(obs)

@@ -14,7 +14,7 @@ from gradleak.observe import Observation
 class RowMinimum:
     """GradInversion (Yin et al. 2021, Eq. 8): the classes whose rows have the lowest entries."""
 
-    citations: tuple[str, ...] = ()
+    citations: tuple[str, ...] = ("gradinversion",)
 
     def __call__(self, obs: Observation, *, rng: Generator) -> LabelGuess | Unanswerable:
         return _lowest(obs, lambda found: found.weight.amin(1))

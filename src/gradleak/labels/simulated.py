@@ -24,7 +24,7 @@ class Simulated:
 
     rounds: int = 5
     damping: float = 0.5
-    citations: tuple[str, ...] = ()
+    citations: tuple[str, ...] = ("gdl", "fedavg_leakage")
 
     def __post_init__(self) -> None:
         if not isinstance(self.rounds, int) or self.rounds < 0 or not 0 < self.damping <= 1:

@@ -36,7 +36,7 @@ class ZeroShot:
     pictures: Pictures = "smooth"
     path: Path = "auto"
     dummies: int = 128
-    citations: tuple[str, ...] = ()
+    citations: tuple[str, ...] = ("gdl", "fedavg_leakage")
 
     def __post_init__(self) -> None:
         for name, value, known in (

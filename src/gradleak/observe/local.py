@@ -16,7 +16,8 @@ from gradleak.trees import Tree, map_tree, scale, subtract
 
 Order = str | Sequence[Sequence[int]] | Tensor
 ORDERS = ("shuffled", "given")
-_AT_ONCE = 4  # steps whose graphs are kept side by side; beyond, they are replayed
+AT_ONCE = 4
+"""Steps whose graphs are kept side by side; beyond, they are replayed one by one."""
 
 State = tuple[dict[str, Tensor], ...]
 """What the optimizer carries from step to step: one tree per kind of running mean."""
@@ -95,7 +96,7 @@ class LocalTraining(ABC):
     def _stepped(
         self, n: int, pick: Pick, steps: int, task: Task, params: Tree, state: State, x: Tensor, y: Tensor
     ) -> tuple[dict[str, Tensor], State]:
-        if task.transformed or steps <= _AT_ONCE:
+        if task.transformed or steps <= AT_ONCE:
             return self.step(n, params, state, _gradient(task, params, x, y, pick))
         names = list(params)
 
@@ -128,11 +129,6 @@ class LocalTraining(ABC):
     @abstractmethod
     def reach(self, records: int) -> float:
         """How far a weight moves whose gradient is 1 at every step."""
-
-    @property
-    def in_turn(self) -> bool:
-        """Whether many trials are better simulated one after another: a long way fills the memory."""
-        return self.epochs > _AT_ONCE
 
     def steps(self, records: int) -> int:
         return self.epochs * math.ceil(records / self.batch_size)

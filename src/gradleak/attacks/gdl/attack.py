@@ -127,7 +127,8 @@ def _told_labels(guess: LabelGuess) -> str:
         return "labels are learnt with the pictures"
     sure = "certain" if guess.certain else "guessed"
     confidence = "" if guess.confidence is None else f", {guess.confidence:.0%} of them expected to be right"
-    return f"labels {sure}: {guess.y.tolist()}{confidence}"
+    note = f"; {guess.note}" if guess.note else ""
+    return f"labels {sure}: {guess.y.tolist()}{confidence}{note}"
 
 
 def _open(share: float, obs: Observation) -> str:

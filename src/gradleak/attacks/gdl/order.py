@@ -37,6 +37,15 @@ class LearntOrder:
     def unknowns(self) -> int:
         return self.client.epochs * len(self.sizes) * self.records
 
+    def steps(self, records: int) -> int:
+        return self.client.steps(records)
+
+    def gradient_of(self, params: Tree, update: Tree, records: int) -> dict[str, Tensor] | None:
+        return self.client.gradient_of(params, update, records)
+
+    def drawn(self, records: int, rng: Generator) -> LocalTraining:
+        return self.client.drawn(records, rng)
+
     def start(self, batch_size: int, rng: Generator) -> Tensor:
         return 0.1 / self.scale * torch.randn(self.unknowns, generator=rng, dtype=torch.float64)
 

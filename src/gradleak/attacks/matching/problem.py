@@ -15,6 +15,7 @@ from gradleak.errors import InvalidInput, MissingInformation
 from gradleak.observe import Client, Observation, Task
 from gradleak.observe.client import OpenClient
 from gradleak.observe.layers import first_tensor, same
+from gradleak.observe.local import AT_ONCE
 from gradleak.observe.task import noise_batch
 from gradleak.trees import Tree, map_tree, total
 
@@ -110,10 +111,10 @@ class Problem:
         Tried on two random points, and the second compared with itself alone: torch's vmap gives wrong
         second derivatives of some layers, such as LayerNorm (pytorch/functorch#534), by up to 3 %.
 
-        A client may say itself that it is better run ``in_turn``: one of many local steps keeps the graph
-        of all of them, and would keep it for all trials at once.
+        A client of many local steps would keep the graphs of all of them for all trials at once; one trial
+        at a time, its steps are replayed.
         """
-        if getattr(self.first.client, "in_turn", False):
+        if self.first.steps > AT_ONCE:
             return False
         two = noise_batch(self.first.like, (2, self.layout.width)).requires_grad_()
         y = None if self.y is None else self.y[:1].expand(2, -1)
