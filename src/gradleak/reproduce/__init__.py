@@ -1,12 +1,72 @@
 """The papers' tables: their figure, ours, and the trials behind it, one file each."""
 
-from collections.abc import Callable
-
+from gradleak.reproduce.cpl_init import cpl_init
+from gradleak.reproduce.dlg_batch import dlg_batch
+from gradleak.reproduce.feedback_blending import feedback_blending
+from gradleak.reproduce.gdl_images import gdl_images
+from gradleak.reproduce.gdl_labels import gdl_labels
+from gradleak.reproduce.gradinversion import gradinversion_ablation
+from gradleak.reproduce.idlg_labels import idlg_labels
 from gradleak.reproduce.r_gap import r_gap
 from gradleak.reproduce.ssras import ssras
-from gradleak.reproduce.table import Row, Table, Told
+from gradleak.reproduce.table import Column, Paper, Table, Told, Value
 
-TABLES: dict[str, Callable[[int, Told], Table]] = {"r-gap": r_gap, "ssras": ssras}
-"""By the name that a command line says; each takes how many pictures, and whom to tell of its progress."""
+_BOTH = ("mnist", "cifar10")
+_BUNDLED = ("faces", "photos")
 
-__all__ = ["TABLES", "Row", "Table", "Told", "r_gap", "ssras"]
+TABLES: dict[str, Paper] = {
+    "r-gap": Paper(
+        "R-GAP, DLG and their hybrid on CNN6, CNN6-d and LeNet (Zhu and Blaschko 2021)", r_gap, 20, _BUNDLED
+    ),
+    "ssras": Paper(
+        "pictures that each attack recovers, label known and unknown (Sensors 2022)", ssras, 20, _BUNDLED
+    ),
+    "idlg-labels": Paper("labels, by DLG and by the sign rule (Zhao et al. 2020)", idlg_labels, 40, _BOTH),
+    "dlg-batch": Paper(
+        "matching gradients by batch size, 1 to 8 pictures (Zhu et al. 2019)", dlg_batch, 16, ("mnist",)
+    ),
+    "cpl-init": Paper("success by where the attack starts (Wei et al. 2020)", cpl_init, 10, ("cifar10",)),
+    "feedback-blending": Paper(
+        "a stream of pictures, with and without blending (Leite et al. 2024)",
+        feedback_blending,
+        60,
+        ("mnist",),
+    ),
+    "gdl-labels": Paper(
+        "labels of 4 to 64 pictures, with repeats; --pictures counts batches (Geng et al. 2021)",
+        gdl_labels,
+        10,
+        _BOTH,
+    ),
+    "gdl-images": Paper(
+        "a wrong label and equal labels; --pictures counts batches of 4 (Geng et al. 2021)",
+        gdl_images,
+        6,
+        ("cifar10",),
+    ),
+    "gradinversion-ablation": Paper(
+        "each term on and off; --pictures counts batches of 4 (Yin et al. 2021)",
+        gradinversion_ablation,
+        2,
+        ("cifar10",),
+    ),
+}
+"""By the name that a command line says."""
+
+__all__ = [
+    "TABLES",
+    "Column",
+    "Paper",
+    "Table",
+    "Told",
+    "Value",
+    "cpl_init",
+    "dlg_batch",
+    "feedback_blending",
+    "gdl_images",
+    "gdl_labels",
+    "gradinversion_ablation",
+    "idlg_labels",
+    "r_gap",
+    "ssras",
+]

@@ -1,5 +1,7 @@
 """R-GAP's comparison with DLG and with their hybrid (Zhu and Blaschko 2021), on CNN6, CNN6-d and LeNet."""
 
+from collections.abc import Sequence
+
 import torch
 
 from gradleak import zoo
@@ -7,7 +9,9 @@ from gradleak.attacks import Attack, dlg
 from gradleak.attacks import r_gap as attack
 from gradleak.attacks import ssras as hybrid
 from gradleak.observe import logistic, observe
-from gradleak.reproduce.table import Case, Row, Table, Told, measure, pictures
+from gradleak.reproduce.measure import MEASURED, measured
+from gradleak.reproduce.sample import Case, mixed
+from gradleak.reproduce.table import Column, Table, Told, Value
 
 _EVALUATIONS = 2000
 _PAPER = {
@@ -19,21 +23,22 @@ _PAPER = {
 }
 
 
-def r_gap(n: int, tell: Told) -> Table:
+def r_gap(n: int, data: Sequence[str], tell: Told) -> Table:
     """R-GAP, DLG and their hybrid: mean squared error and time."""
     attacks: tuple[Attack, ...] = (attack(), dlg(evaluations=_EVALUATIONS), hybrid(evaluations=_EVALUATIONS))
     plan = [(network, one) for network in ("cnn6", "cnn6_d", "lenet") for one in attacks]
-    rows: list[Row] = []
+    rows: list[tuple[Value, ...]] = []
     for network, one in plan:
         tell(f"{one.name} on {network}", len(rows) / len(plan))
         paper = _PAPER.get((network, one.name), "not given")
-        rows.append(measure(network, one, _cases(network, n), paper))
+        rows.append((network, one.name, *measured(one, _cases(network, n, data)), paper))
     return Table(
         "R-GAP, DLG and their hybrid, one record, label unknown, float32",
+        (Column("network"), Column("attack"), *MEASURED, Column("paper")),
         tuple(rows),
         (
             "paper: mean squared error on CIFAR-10, recalled from the paper and not read again; ours is on "
-            "faces and photographs at 32 x 32, so the columns are to be read side by side, not subtracted.",
+            f"{' and '.join(data)} at 32 x 32. The columns are to be read side by side, not subtracted.",
             "the paper's hybrid starts DLG from R-GAP's result; ours is the router, which stops at a closed "
             "form that explains the update and optimises from it where it does not.",
             f"DLG has {_EVALUATIONS} matching gradients per picture.",
@@ -41,9 +46,9 @@ def r_gap(n: int, tell: Told) -> Table:
     )
 
 
-def _cases(network: str, n: int) -> list[Case]:
+def _cases(network: str, n: int, data: Sequence[str]) -> list[Case]:
     cases = []
-    for i, x in enumerate(pictures(n)):
+    for i, x in enumerate(mixed(n, data)):
         y = torch.tensor([i % 2])
         binary = network != "lenet"
         model = zoo.MODELS[network](seed=i) if binary else zoo.lenet(classes=10, seed=i)

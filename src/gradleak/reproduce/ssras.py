@@ -1,5 +1,7 @@
 """Success rates of DLG, iDLG, R-GAP and SSRAS with the label known and unknown (Sensors 2022, 22, 7157)."""
 
+from collections.abc import Sequence
+
 import torch
 
 from gradleak import zoo
@@ -8,24 +10,27 @@ from gradleak.attacks import r_gap as recursion
 from gradleak.attacks import ssras as router
 from gradleak.labels import known
 from gradleak.observe import observe
-from gradleak.reproduce.table import RECOVERED, Case, Row, Table, Told, measure, pictures
+from gradleak.reproduce.measure import MEASURED, RECOVERED, measured
+from gradleak.reproduce.sample import Case, mixed
+from gradleak.reproduce.table import Column, Table, Told, Value
 
 _EVALUATIONS = 2000
 
 
-def ssras(n: int, tell: Told) -> Table:
+def ssras(n: int, data: Sequence[str], tell: Told) -> Table:
     """How many pictures each attack recovers, with the label known and unknown."""
     plan = [(network, revealed) for network in ("mlp", "cnn6", "lenet") for revealed in (False, True)]
-    rows: list[Row] = []
+    rows: list[tuple[Value, ...]] = []
     total = len(plan) * 4
     for network, revealed in plan:
-        cases = _cases(network, n, revealed)
+        cases = _cases(network, n, revealed, data)
         where = f"{network}, label {'known' if revealed else 'unknown'}"
         for one in _attacks(revealed):
             tell(f"{one.name} on {where}", len(rows) / total)
-            rows.append(measure(where, one, cases, "not available"))
+            rows.append((where, one.name, *measured(one, cases), "not available"))
     return Table(
         f"Pictures recovered to {RECOVERED:.0f} dB, one record each",
+        (Column("network"), Column("attack"), *MEASURED, Column("paper")),
         tuple(rows),
         (
             "paper: we could read its abstract and introduction only, so its figures are not shown.",
@@ -44,9 +49,9 @@ def _attacks(revealed: bool) -> tuple[Attack, ...]:
     )
 
 
-def _cases(network: str, n: int, revealed: bool) -> list[Case]:
+def _cases(network: str, n: int, revealed: bool, data: Sequence[str]) -> list[Case]:
     cases = []
-    for i, x in enumerate(pictures(n)):
+    for i, x in enumerate(mixed(n, data)):
         y = torch.tensor([(3 * i) % 10])
         model = zoo.MODELS[network](classes=10, seed=i)
         cases.append(Case(x, y, observe(model, x, y, reveal=("labels",) if revealed else ())))
