@@ -89,7 +89,7 @@ class Cell:
 
 
 @click.command()
-@click.option("--batches", "n", default=6, show_default=True, help="Per network, size, and kind of batch.")
+@click.option("--batches", "n", default=3, show_default=True, help="Per network, size, and kind of batch.")
 @click.option("--json", "as_json", is_flag=True)
 def main(n: int, as_json: bool) -> None:
     """MLP, ReLU CNN and sigmoid LeNet on digits; half of the batches uniform, half skewed."""

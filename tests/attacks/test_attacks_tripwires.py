@@ -1,4 +1,4 @@
-"""No attack knows more than its observation reveals: not the labels, the order, the statistics or the dice."""
+"""No attack knows more than its observation reveals: no labels, no order, no statistics, no dice."""
 
 import inspect
 from collections.abc import Callable

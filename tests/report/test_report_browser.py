@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 from report_findings import finding, findings
+from report_ladder import ladder, step
 
-from gradleak.report import write
+from gradleak.report import write, write_ladder
 
 ARGS = [
     "--headless",
@@ -50,6 +51,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     more = [finding(name=f"picture {i}", psnr=8.0 + i, seed=i) for i in range(14)]
     write(findings(*odd, *more, assumptions=("model", "z" * 150), interrupted=True), folder / "with")
     write(findings(*odd, *more), folder / "without", pictures=False)
+    made = ladder(
+        step("everything known", findings(*odd, *more), lost="nothing: all is known"),
+        step("x" * 80, None, "y" * 200),
+        step("settings guessed", findings(*odd, interrupted=True), lost="z " * 60),
+    )
+    write_ladder(made, folder / "ladder")
     return folder
 
 
@@ -103,7 +110,8 @@ LOOK = """() => {
 }"""
 
 
-def test_a_real_browser_shows_the_page_whole_and_asks_nobody(browser, folder, kind, width, scheme):
+def looked_at(browser: Any, page_file: Path, width: int, scheme: str) -> Any:
+    """What the browser shows of a page that must load nothing, run nothing, and be readable."""
     page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
     try:
         requests: list[str] = []
@@ -111,7 +119,7 @@ def test_a_real_browser_shows_the_page_whole_and_asks_nobody(browser, folder, ki
         page.on("request", lambda request: requests.append(request.url))
         page.on("pageerror", lambda error: troubles.append(str(error)))
         page.on("console", lambda message: troubles.append(message.text))
-        address = (folder / kind / "report.html").as_uri()
+        address = page_file.as_uri()
         page.goto(address, wait_until="load")
         seen = page.evaluate(LOOK)
     finally:
@@ -125,12 +133,24 @@ def test_a_real_browser_shows_the_page_whole_and_asks_nobody(browser, folder, ki
     assert [word for word in seen["words"] if word["size"] < 14] == []
     assert [word for word in seen["words"] if word["contrast"] < 4.5] == []
     assert (seen["paper"] > 0.5) == (scheme == "light")
-    assert seen["dots"] >= 17
-    # 20 pictures of which one is none at all, and one has no guess.
-    assert len(seen["pictures"]) == (0 if kind == "without" else 3 * 19 - 1)
     for picture in seen["pictures"]:
         assert picture["natural"] > 0
         assert picture["alt"]
         assert picture["shown"]
         assert min(picture["width"], picture["height"]) >= 60
         assert (picture["pixels"] == "pixelated") == (picture["natural"] < 100)
+    return seen
+
+
+def test_a_real_browser_shows_the_page_whole_and_asks_nobody(browser, folder, kind, width, scheme):
+    seen = looked_at(browser, folder / kind / "report.html", width, scheme)
+    assert seen["dots"] >= 17
+    # 20 pictures of which one is none at all, and one has no guess.
+    assert len(seen["pictures"]) == (0 if kind == "without" else 3 * 19 - 1)
+
+
+def test_a_ladder_is_shown_whole_too(browser, folder, width, scheme):
+    seen = looked_at(browser, folder / "ladder" / "report.html", width, scheme)
+    assert seen["dots"] >= 2
+    # The four most exposed of each rung that was attacked, of which one is no picture.
+    assert len(seen["pictures"]) == 2 * 3 * 3

@@ -18,8 +18,8 @@ def text(page: str) -> str:
     return " ".join(markup.unescape(re.sub(r"<[^>]*>", "", body)).split())
 
 
-def test_the_room_exports_three_verbs():
-    assert sorted(report.__all__) == ["contact_sheet", "render", "write"]
+def test_the_room_exports_its_verbs():
+    assert sorted(report.__all__) == ["contact_sheet", "render", "render_ladder", "write", "write_ladder"]
 
 
 def test_names_reasons_and_all_other_words_of_others_are_escaped():

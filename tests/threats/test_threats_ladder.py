@@ -104,10 +104,10 @@ def verdict_where(*leaking: int) -> Ladder:
 def test_the_verdict_says_where_the_leak_ends() -> None:
     none = verdict_where()
     assert none.lowest is None
-    assert none.verdict == "No picture leaks to watcher on any of 3 rungs."
+    assert none.verdict == "No picture leaks to watcher on 3 of 3 rungs."
     top = verdict_where(1)
     assert top.verdict == (
-        "Pictures leak to watcher down to 'everything known', rung 1 of 3: 8 of 8 there. "
+        "Pictures leak to watcher down to 'everything known', rung 1 of 7: 8 of 8 there. "
         "Without the labels, none does."
     )
     bottom = verdict_where(1, 2, 3)
@@ -158,6 +158,18 @@ def test_an_interruption_keeps_what_was_found() -> None:
         False,
     ]
     assert found.steps[-1].skipped == "the run was stopped before"
+
+
+def test_an_attack_that_cannot_be_run_is_no_proof() -> None:
+    found = ladder(gl.zoo.convnet(channels=1, size=8, width=4, seed=0), batches(), attack=gl.attacks.bias())
+    assert found.verdict == "bias gave no answer on any rung, which says nothing about a leak."
+
+
+def test_a_matching_attack_climbs_too_where_every_client_has_an_order_of_its_own() -> None:
+    attack = gl.attacks.inverting_gradients(steps=2)
+    model = gl.zoo.mlp(sizes=(64, 8), classes=5, seed=0)
+    found = ladder(model, batches(), attack=attack, client=gl.LocalSGD(2, 2, 0.05))
+    assert [step.rung.name for step in found.tried if not step.answered] == []
 
 
 def test_bad_input_is_refused() -> None:

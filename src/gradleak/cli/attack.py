@@ -1,15 +1,14 @@
 """``gradleak attack``: recover what a capture gives away."""
 
-import inspect
 import re
 import sys
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import click
 
-from gradleak.attacks import ATTACKS, Attack, Outcome, Reconstruction
+from gradleak.attacks import ATTACKS, Outcome, Reconstruction
+from gradleak.cli.attacks import named
 from gradleak.cli.console import (
     EXIT_INTERRUPTED,
     EXIT_NO_ANSWER,
@@ -19,8 +18,8 @@ from gradleak.cli.console import (
     progress_bar,
     quiet_option,
 )
-from gradleak.cli.models import args_option, build, model_option
-from gradleak.errors import InvalidInput
+from gradleak.cli.models import args_option, build, device_option, model_option, usable
+from gradleak.observe import LocalTraining
 
 _DEFAULT = "ssras" if "ssras" in ATTACKS else "dlg"
 _OURS = re.compile(r"recovered(-\d+\.png|\.safetensors)")
@@ -35,7 +34,7 @@ _OURS = re.compile(r"recovered(-\d+\.png|\.safetensors)")
     "--trials", type=click.IntRange(1), default=1, show_default=True, help="Starts, solved together."
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Everything random follows from it.")
-@click.option("--device", default="cpu", show_default=True, help="Where to compute, such as cuda.")
+@device_option
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Write what was recovered there, as tensors and pictures."
 )
@@ -62,8 +61,8 @@ def attack(
     from gradleak.files import require_folder
     from gradleak.observe import load
 
-    chosen = _attack(name, trials)
-    seen = load(capture, build(spec, pairs, None).to(_device(device)))
+    chosen = named(name, trials=trials)
+    seen = load(capture, build(spec, pairs, None).to(usable(device)))
     if out is not None:
         require_folder(out)
     found = Reconstruction(Outcome.RUNNING, reason="stopped before the first candidate")
@@ -87,19 +86,6 @@ def attack(
         sys.exit(EXIT_NO_ANSWER)
 
 
-def _attack(name: str, trials: int) -> Attack:
-    """By its name; closed forms have no random start, and so no trials."""
-    if name not in ATTACKS:
-        near = get_close_matches(name, ATTACKS, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise InvalidInput(f"expected an attack among {', '.join(ATTACKS)}; came '{name}'{hint}")
-    if "trials" in inspect.signature(ATTACKS[name]).parameters:
-        return ATTACKS[name](trials=trials)
-    if trials != 1:
-        raise InvalidInput(f"{name} computes its answer and has no starts to try; leave --trials away")
-    return ATTACKS[name]()
-
-
 def _facts(found: Reconstruction, name: str, knows: tuple[str, ...]) -> dict[str, Any]:
     finite = found.score if found.score < float("inf") else None
     facts: dict[str, Any] = {
@@ -113,7 +99,17 @@ def _facts(found: Reconstruction, name: str, knows: tuple[str, ...]) -> dict[str
         "trials": found.cost.trials,
         "assumptions": list(knows),
     }
-    return facts | ({"decisions": list(found.decisions)} if found.decisions else {})
+    facts |= {"decisions": list(found.decisions)} if found.decisions else {}
+    order = _order(found)
+    return facts if order is None else facts | {"order": order}
+
+
+def _order(found: Reconstruction) -> list[list[int]] | None:
+    """In which order a shuffled client took the records, where the attack has learnt it."""
+    client = found.client
+    if not isinstance(client, LocalTraining) or isinstance(client.order, str):
+        return None
+    return [[int(record) for record in epoch] for epoch in client.order]
 
 
 def _say(facts: dict[str, Any], *, answered: bool) -> None:
@@ -125,10 +121,11 @@ def _say(facts: dict[str, Any], *, answered: bool) -> None:
     left = "no finite mismatch" if facts["mismatch"] is None else f"mismatch {facts['mismatch']:.1e}"
     because = f"; {facts['reason']}" if facts["reason"] else ""
     labels = "not recovered" if facts["labels"] is None else facts["labels"]
+    order = f"order in local training {facts['order']}\n" if "order" in facts else ""
     click.echo(
         f"{facts['attack']}: {facts['outcome']}, {left}{because}\n"
         f"labels {labels}\n"
-        f"{_count(facts['matching_gradients'], 'matching gradient')}, {facts['seconds']} s, "
+        f"{order}{_count(facts['matching_gradients'], 'matching gradient')}, {facts['seconds']} s, "
         f"{_count(facts['trials'], 'trial')}\n"
         f"the attacker knew: {'; '.join(facts['assumptions'])}"
     )
@@ -158,13 +155,3 @@ def _write(out: Path, domain: Any, found: Reconstruction) -> list[str]:
                 contents[out / f"recovered-{i}.png"] = encoded
     write_together(contents, [path for path in out.iterdir() if _OURS.fullmatch(path.name)])
     return [str(path) for path in contents]
-
-
-def _device(name: str) -> Any:
-    import torch
-
-    try:
-        torch.empty(1, device=name).cpu()  # "meta" makes tensors, but nothing can be read back from them
-    except (RuntimeError, AssertionError) as error:
-        raise InvalidInput(f"the device '{name}' cannot be used: {str(error).splitlines()[0]}") from error
-    return torch.device(name)

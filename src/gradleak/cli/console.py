@@ -2,8 +2,8 @@
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import click
@@ -61,6 +61,18 @@ def progress_bar(what: str, *, hidden: bool) -> Iterator[Callback]:
                 console.print(f"{what}: {share:.0%} of the budget, {state}")
 
         yield show
+
+
+@contextmanager
+def a_bar_per_rung(*, hidden: bool) -> Iterator[Callable[[str, int, int], Callback]]:
+    """Tells a ladder where to report: one bar after another, each with its rung's name."""
+    with ExitStack() as shown:
+
+        def tell(name: str, number: int, rungs: int) -> Callback:
+            shown.close()
+            return shown.enter_context(progress_bar(f"rung {number} of {rungs}: {name}", hidden=hidden))
+
+        yield tell
 
 
 def print_findings(findings: Findings) -> None:

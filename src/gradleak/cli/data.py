@@ -1,7 +1,12 @@
 """Pictures for a capture: a bundled set by name, or files of your own."""
 
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import click
 import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -10,6 +15,61 @@ from torch import Tensor
 from gradleak.errors import InvalidInput
 
 _ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Which pictures were asked for."""
+
+    data: str
+    size: int
+    first: int
+    channels: int | None
+
+    def read(self, n: int) -> tuple[Tensor, Tensor]:
+        return pictures(self.data, size=self.size, first=self.first, n=n, channels=self.channels)
+
+    def public(self, n: int) -> Tensor | None:
+        """What a null may know beside ``n`` private pictures: those of the set that come after them."""
+        from gradleak import zoo
+
+        if self.data not in zoo.PICTURES:
+            return None
+        return zoo.public(self.data, self.first + n, size=self.size, channels=self.channels)
+
+
+_OPTIONS = (
+    click.option(
+        "--data",
+        default="faces",
+        show_default=True,
+        help="Bundled pictures by name (see `gradleak list data`), a picture file, or a folder of them; in a "
+        "folder of folders, each folder is a class.",
+    ),
+    click.option(
+        "--size",
+        type=click.IntRange(4, 4096),
+        default=32,
+        show_default=True,
+        help="Height and width in pixels.",
+    ),
+    click.option(
+        "--first", type=click.IntRange(0), default=0, show_default=True, help="Which picture to begin with."
+    ),
+    click.option("--channels", type=click.IntRange(1), help="3 or 1; the set's own by default."),
+)
+
+
+def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Hands the command one ``source`` for all of these options."""
+
+    @functools.wraps(command)
+    def called(*, data: str, size: int, first: int, channels: int | None, **others: Any) -> Any:
+        return command(source=Source(data, size, first, channels), **others)
+
+    for option in reversed(_OPTIONS):
+        called = option(called)
+    return called
 
 
 def pictures(data: str, *, size: int, first: int, n: int, channels: int | None) -> tuple[Tensor, Tensor]:
@@ -26,7 +86,10 @@ def pictures(data: str, *, size: int, first: int, n: int, channels: int | None) 
     files, labels = _files(path)
     chosen = files[first : first + n]
     if len(chosen) < n:
-        raise InvalidInput(f"{data} holds {len(files)} pictures; came --first {first} and --batch {n}")
+        raise InvalidInput(
+            f"expected {n} pictures from --first {first} on; {data} holds {len(files)} pictures. "
+            "Ask for fewer."
+        )
     x = torch.stack([_read(file, size, channels or 3) for file in chosen])
     return x, torch.tensor(labels[first : first + n])
 

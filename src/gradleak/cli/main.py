@@ -11,6 +11,8 @@ from gradleak.cli.attack import attack
 from gradleak.cli.cite import cite
 from gradleak.cli.console import EXIT_BAD_INPUT, EXIT_INTERRUPTED, console
 from gradleak.cli.demo import demo
+from gradleak.cli.fetch import fetch
+from gradleak.cli.ladder import ladder
 from gradleak.cli.list import list_
 from gradleak.cli.observe import observe
 from gradleak.cli.reproduce import reproduce
@@ -73,10 +75,11 @@ def main(debug: bool, threads: int) -> None:
       gradleak list models          what can be attacked without writing code
       gradleak observe --help       make a capture: what a server would hold
       gradleak attack --help        attack a capture, yours or one made here
+      gradleak ladder --help        what a server must know for pictures to leak
       gradleak risk rank --help     which layers give their input away, before any attack
     """
     torch.set_num_threads(threads)
 
 
-for command in (demo, attack, observe, risk, reproduce, list_, cite):
+for command in (demo, attack, observe, ladder, risk, reproduce, fetch, list_, cite):
     main.add_command(command)

@@ -28,6 +28,12 @@ args_option = click.option(
     metavar="NAME=VALUE",
     help="An argument for the callable; may be repeated. Numbers, true, false and none are understood.",
 )
+weights_option = click.option(
+    "--weights", type=click.Path(path_type=Path), help="The model's weights, as safetensors."
+)
+device_option = click.option(
+    "--device", default="cpu", show_default=True, help="Where to compute, such as cuda."
+)
 
 
 def build(spec: str, pairs: tuple[str, ...], seed: int | None) -> nn.Module:
@@ -59,6 +65,15 @@ def load_weights(model: nn.Module, path: Path | None) -> None:
         model.load_state_dict(safetensors.torch.load_file(path))
     except Exception as error:
         raise InvalidModel(f"the weights in {path} do not fit the model: {error}") from error
+
+
+def usable(name: str) -> torch.device:
+    """The device of that name, once something could be computed there."""
+    try:
+        torch.empty(1, device=name).cpu()  # "meta" makes tensors, but nothing can be read back from them
+    except (RuntimeError, AssertionError) as error:
+        raise InvalidInput(f"the device '{name}' cannot be used: {str(error).splitlines()[0]}") from error
+    return torch.device(name)
 
 
 def _find(spec: str) -> Any:

@@ -5,33 +5,34 @@ from pathlib import Path
 import click
 
 from gradleak.cli.console import json_option, print_json
-from gradleak.cli.data import pictures
-from gradleak.cli.models import args_option, build, load_weights, model_option
+from gradleak.cli.data import Source, data_options
+from gradleak.cli.models import args_option, build, load_weights, model_option, weights_option
+from gradleak.cli.training import Training, training_options
 
 
 @click.command()
 @model_option
 @args_option
-@click.option("--weights", type=click.Path(path_type=Path), help="The model's weights, as safetensors.")
+@weights_option
+@data_options
 @click.option(
-    "--data",
-    default="faces",
-    show_default=True,
-    help="Bundled pictures by name (see `gradleak list data`), a picture file, or a folder of them; in a "
-    "folder of folders, each folder is a class.",
+    "-n", "--batch", type=click.IntRange(1), default=1, show_default=True, help="Pictures of the client."
+)
+@training_options
+@click.option(
+    "--train-mode", is_flag=True, help="BatchNorm uses the batch's own statistics, and dropout draws."
 )
 @click.option(
-    "--size", type=click.IntRange(4, 4096), default=32, show_default=True, help="Height and width in pixels."
+    "--reveal",
+    default="",
+    metavar="NAMES",
+    help="What the server knows besides, with commas: labels, statistics (the batch's, at every BatchNorm), "
+    "order (of local training).",
 )
+@click.option("--reveal-labels", is_flag=True, help="The same as --reveal labels.")
 @click.option(
-    "--first", type=click.IntRange(0), default=0, show_default=True, help="Which picture to begin with."
+    "--seed", type=int, default=0, show_default=True, help="Of the model, and of the client's own dice."
 )
-@click.option(
-    "-n", "--batch", type=click.IntRange(1), default=1, show_default=True, help="Pictures in the batch."
-)
-@click.option("--channels", type=click.IntRange(1), help="3 or 1; the set's own by default.")
-@click.option("--reveal-labels", is_flag=True, help="The server knows the labels.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Initialises the model.")
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("capture.safetensors"), show_default=True
 )
@@ -40,11 +41,11 @@ def observe(
     spec: str,
     pairs: tuple[str, ...],
     weights: Path | None,
-    data: str,
-    size: int,
-    first: int,
+    source: Source,
     batch: int,
-    channels: int | None,
+    training: Training,
+    train_mode: bool,
+    reveal: str,
     reveal_labels: bool,
     seed: int,
     out: Path,
@@ -55,14 +56,24 @@ def observe(
     \b
     gradleak observe --model lenet --data faces --out capture.safetensors
     gradleak attack capture.safetensors --model lenet
+
+    With --lr the client trains for a while, and sends how far its weights have moved:
+
+    \b
+    gradleak observe --model convnet -n 4 --lr 0.05 --epochs 2 --local-batch 2
+    gradleak attack capture.safetensors --model convnet --attack gdl
     """
     from gradleak.observe import observe as look
     from gradleak.observe import save
 
-    model = build(spec, pairs, seed).eval()
+    client = training.client(batch)
+    model = build(spec, pairs, seed).train(train_mode)
     load_weights(model, weights)
-    x, y = pictures(data, size=size, first=first, n=batch, channels=channels)
-    seen = look(model, x, y, reveal=("labels",) if reveal_labels else ())
+    x, y = source.read(batch)
+    names = [name.strip() for name in reveal.split(",") if name.strip()]
+    if reveal_labels and "labels" not in names:
+        names.append("labels")
+    seen = look(model, x, y, client=client, reveal=names, rng=seed)
     save(seen, out)
     if as_json:
         facts = {

@@ -21,7 +21,7 @@ from gradleak.observe import Observation
 from gradleak.randomness import spawn
 
 _WHOLE = 0.25  # how far from whole numbers estimated counts may be to be believed
-_ALIKE = 0.12  # records by which the dummies' probabilities vary, in a network that has learnt little
+_ALIKE = 0.015  # by how much the dummies' probabilities vary, in a network that has learnt little
 _MOST = 64  # records, beyond which no batch is taken apart
 
 
@@ -83,9 +83,9 @@ def _counted(obs: Observation, found: Evidence, seen: Presence, rng: Generator) 
     estimate = rule.estimate(obs, found, rng)
     if isinstance(estimate, Unanswerable):
         return None
-    vague = found.batch * float(looked.p.std(0).mean())
+    vague = float(looked.p.std(0).mean())
     drift = drift_of(obs)
-    if drift > _WHOLE and vague < 1:
+    if drift > _WHOLE and found.batch * vague < 1:
         corrected = Simulated().estimate(obs, found, rng)
         estimate = estimate if isinstance(corrected, Unanswerable) else corrected
     off = float((estimate - estimate.round().clamp_min(0)).abs().max())

@@ -1,9 +1,10 @@
-"""The chart of every picture's PSNR against its nulls, as places that the page's template draws."""
+"""The chart of PSNR against the nulls, as places that the page's template draws."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gradleak.audit.findings import LEAK, Finding
+from gradleak.audit.findings import LEAK, Finding, Findings
 from gradleak.report import wording
 
 # Pixels; across, everything is in percent, so that the chart fits a phone without shrinking its text.
@@ -14,6 +15,19 @@ MOST_DIGITS = 32  # below the axis, on a phone
 
 
 @dataclass(frozen=True)
+class Point:
+    """What one column shows, in decibels: a picture, or the median of many."""
+
+    number: int
+    title: str
+    psnr: float
+    base: float
+    leaked: bool
+    weaker: float = math.nan
+    name: str = ""
+
+
+@dataclass(frozen=True)
 class Tick:
     y: float
     value: int
@@ -21,7 +35,7 @@ class Tick:
 
 @dataclass(frozen=True)
 class Column:
-    """One picture. A ``y`` that is None has no place on the axis."""
+    """One point in its place. A ``y`` that is None has no place on the axis."""
 
     number: int
     shows_number: bool
@@ -33,6 +47,7 @@ class Column:
     threshold: float | None
     exact: bool
     leaked: bool
+    lines: tuple[str, ...] = ()  # its name, where there is room below the axis
 
 
 @dataclass(frozen=True)
@@ -51,11 +66,48 @@ class Chart:
     def any_missing(self) -> bool:
         return any(column.y is None for column in self.columns)
 
+    @property
+    def most_lines(self) -> int:
+        return max(len(column.lines) for column in self.columns)
+
 
 def chart(ordered: list[tuple[int, Finding]]) -> Chart | None:
+    """A column per picture."""
+    return drawn(
+        [
+            Point(
+                number=number,
+                title=_title(number, f),
+                psnr=f.psnr,
+                base=f.best_null_psnr,
+                leaked=f.leaked,
+                weaker=min(f.null_psnr, f.random_psnr),
+            )
+            for number, f in ordered
+        ]
+    )
+
+
+def chart_of_rungs(attacked: Sequence[tuple[int, str, Findings]]) -> Chart | None:
+    """A column per rung, with its number and its name."""
+    return drawn(
+        [
+            Point(
+                number=number,
+                title=_rung_title(number, name, f),
+                psnr=f.median_psnr,
+                base=f.median_null_psnr,
+                leaked=f.leaked > 0,
+                name=name,
+            )
+            for number, name, f in attacked
+        ]
+    )
+
+
+def drawn(points: Sequence[Point]) -> Chart | None:
     """None where not one value can be placed on an axis."""
-    findings = [finding for _, finding in ordered]
-    places = [v for f in findings for v in (f.psnr, f.null_psnr, f.random_psnr, f.best_null_psnr + LEAK)]
+    places = [v for p in points for v in (p.psnr, p.weaker, p.base, p.base + LEAK)]
     finite = [v for v in places if math.isfinite(v)]
     if not finite:
         return None
@@ -65,22 +117,23 @@ def chart(ordered: list[tuple[int, Finding]]) -> Chart | None:
     def y(value: float) -> float | None:
         return round(HEIGHT * (high - value) / (high - low), 1) if math.isfinite(value) else None
 
-    wide = 100 / len(ordered)
-    every = math.ceil(len(ordered) * len(str(len(ordered))) / MOST_DIGITS)
+    wide = 100 / len(points)
+    every = math.ceil(len(points) * len(str(len(points))) / MOST_DIGITS)
     columns = tuple(
         Column(
-            number=number,
+            number=p.number,
             shows_number=i % every == 0,
-            title=_title(number, f),
+            title=p.title,
             x=round(wide * (i + 0.5), 3),
-            y=ABOVE if f.psnr == math.inf else y(f.psnr),
-            base=y(f.best_null_psnr),
-            weaker=y(min(f.null_psnr, f.random_psnr)),
-            threshold=y(f.best_null_psnr + LEAK),
-            exact=f.psnr == math.inf,
-            leaked=f.leaked,
+            y=ABOVE if p.psnr == math.inf else y(p.psnr),
+            base=y(p.base),
+            weaker=y(p.weaker),
+            threshold=y(p.base + LEAK),
+            exact=p.psnr == math.inf,
+            leaked=p.leaked,
+            lines=_two_lines(p.name),
         )
-        for i, (number, f) in enumerate(ordered)
+        for i, p in enumerate(points)
     )
     return Chart(columns, tuple(Tick(y(v) or 0.0, v) for v in ticks), round(min(0.6 * wide, 6.0), 3))
 
@@ -91,6 +144,23 @@ def _title(number: int, finding: Finding) -> str:
         f"{number}, {finding.name}: recovered {wording.recovered_psnr(finding)}, "
         f"better null {null}, {'leaked' if finding.leaked else 'not leaked'}"
     )
+
+
+def _rung_title(number: int, name: str, found: Findings) -> str:
+    if not found.scored:
+        return f"{number}, {name}: no guess"
+    return (
+        f"{number}, {name}: median {wording.short_decibels(found.median_psnr)}, "
+        f"null {wording.short_decibels(found.median_null_psnr)}, "
+        f"{found.leaked} of {len(found.findings)} leaked"
+    )
+
+
+def _two_lines(name: str) -> tuple[str, ...]:
+    """Broken where the longer half is shortest."""
+    words = name.split()
+    halves = [(" ".join(words[:i]), " ".join(words[i:])) for i in range(1, len(words))]
+    return min(halves, key=lambda half: max(map(len, half))) if halves else tuple(words)
 
 
 def _ticks(low: float, high: float) -> list[int]:

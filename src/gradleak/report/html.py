@@ -1,94 +1,111 @@
-"""One self-contained page about an examination, which loads nothing from anywhere."""
+"""Self-contained pages, which load nothing from anywhere: about an examination, and about a ladder."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from torch import Tensor
 
 from gradleak.audit.findings import LEAK, Finding, Findings
 from gradleak.report import wording
-from gradleak.report.chart import chart
+from gradleak.report.chart import chart, chart_of_rungs
 from gradleak.report.exposure import by_exposure
-from gradleak.report.pictures import data_uri, encoded, image
+from gradleak.report.tiles import Card, tiles
+from gradleak.threats import Ladder, Step
 
-PIXELATED = 96  # up to this size a picture's pixels are shown as squares; beyond, the browser may smooth
+PER_RUNG = 4  # pictures that a ladder shows of each rung
 
 
 @dataclass(frozen=True)
-class Tile:
-    """A picture in its place on the page; ``uri`` is None for data that nobody could look at."""
+class Rung:
+    """A step of a ladder with its place, and the most exposed of its pictures."""
 
-    what: str
-    value: str
-    alt: str
-    uri: str | None = None
-    width: int = 0
-    height: int = 0
-    blank: str = ""
+    number: int
+    step: Step
+    cards: tuple[Card, ...]
+    left_out: str  # why it has no findings
 
     @property
-    def pixelated(self) -> bool:
-        return max(self.width, self.height) <= PIXELATED
-
-
-@dataclass(frozen=True)
-class Card:
-    number: int
-    finding: Finding
-    tiles: tuple[Tile, ...]
+    def findings(self) -> Findings | None:
+        return self.step.findings
 
 
 def render(findings: Findings, *, pictures: bool = True) -> str:
     """The page as text. Without ``pictures`` neither a private nor a recovered one is in it."""
     ordered = by_exposure(findings)
     headline, _, deck = findings.verdict.partition(": ")
-    ran = [f for f in findings.findings if f.outcome != "not_applicable"] or findings.findings
-    gradients, seconds = [f.matching_gradients for f in ran], [f.seconds for f in ran]
-    page = _environment().get_template("page.html")
-    return page.render(
-        findings=findings,
-        headline=headline,
-        deck=deck,
-        cards=[Card(number, f, _tiles(f) if pictures else ()) for number, f in ordered],
-        pictures=pictures,
-        chart=chart(ordered),
-        gradients=_span(f"{min(gradients):,}", f"{max(gradients):,}"),
-        seconds=_span(wording.seconds(min(seconds)), wording.seconds(max(seconds))),
-        any_guess=any(f.guess is not None for f in findings.findings),
-        LEAK=f"{LEAK:g}",
-        words=wording,
+    gradients, seconds = _costs(findings.findings)
+    return (
+        _environment()
+        .get_template("page.html")
+        .render(
+            findings=findings,
+            headline=headline,
+            deck=deck,
+            cards=[Card(number, f, tiles(f) if pictures else ()) for number, f in ordered],
+            pictures=pictures,
+            chart=chart(ordered),
+            gradients=gradients,
+            seconds=seconds,
+            any_guess=any(f.guess is not None for f in findings.findings),
+        )
     )
+
+
+def render_ladder(ladder: Ladder, *, pictures: bool = True) -> str:
+    """The page as text. Without ``pictures`` neither a private nor a recovered one is in it."""
+    headline, _, deck = ladder.verdict.partition(": ")
+    rungs = [_rung(ladder, number, step, pictures) for number, step in enumerate(ladder.steps, 1)]
+    attacked = [(r.number, r.step.rung.name, r.findings) for r in rungs if r.findings is not None]
+    every = [f for _, _, findings in attacked for f in findings.findings]
+    gradients, seconds = _costs(every) if every else (wording.NOTHING, wording.NOTHING)
+    return (
+        _environment()
+        .get_template("ladder.html")
+        .render(
+            ladder=ladder,
+            headline=headline,
+            deck=deck,
+            rungs=rungs,
+            top=attacked[0][2] if attacked else None,
+            pictures=pictures,
+            chart=chart_of_rungs(attacked),
+            gradients=gradients,
+            seconds=seconds,
+            any_guess=any(f.guess is not None for f in every),
+            per_rung=PER_RUNG,
+        )
+    )
+
+
+def _rung(ladder: Ladder, number: int, step: Step, pictures: bool) -> Rung:
+    if step.findings is None:
+        return Rung(number, step, (), wording.left_out(ladder, step))
+    shown = by_exposure(step.findings)[:PER_RUNG] if pictures else []
+    return Rung(number, step, tuple(Card(n, f, tiles(f)) for n, f in shown), "")
 
 
 def _environment() -> Environment:
     # Names and reasons come from files and models of others: all of them are escaped.
-    return Environment(
+    environment = Environment(
         loader=PackageLoader("gradleak.report", ""),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals |= {"LEAK": f"{LEAK:g}", "words": wording}
+    return environment
 
 
-def _tiles(finding: Finding) -> tuple[Tile, ...]:
-    recovered, null = wording.recovered_psnr(finding), wording.null_psnr(finding.null_psnr)
+def _costs(findings: Sequence[Finding]) -> tuple[str, str]:
+    """Matching gradients and seconds. Pictures of one batch share them, so they are never added up here."""
+    ran = [f for f in findings if f.outcome != "not_applicable"] or findings
+    gradients, seconds = [f.matching_gradients for f in ran], [f.seconds for f in ran]
     return (
-        _tile(finding.truth, "True", "", f"True picture: {finding.name}"),
-        _tile(finding.guess, "Recovered", recovered, f"Recovered picture: {finding.name}, {recovered}"),
-        _tile(finding.null, "Null guess", null, f"Guess without the gradient: {finding.name}, {null}"),
+        _span(f"{min(gradients):,}", f"{max(gradients):,}"),
+        _span(wording.seconds(min(seconds)), wording.seconds(max(seconds))),
     )
 
 
-def _tile(picture: Tensor | None, what: str, value: str, alt: str) -> Tile:
-    if picture is None:
-        return Tile(what, value, alt, blank="no guess")
-    shown = image(picture)
-    if shown is None:
-        return Tile(what, value, alt, blank="not a picture")
-    return Tile(what, value, alt, data_uri(encoded(shown)), shown.width, shown.height)
-
-
 def _span(low: str, high: str) -> str:
-    """Pictures of one batch share its cost, so costs are never added up here."""
     return low if low == high else f"{low} to {high}"

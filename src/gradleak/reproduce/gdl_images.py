@@ -17,7 +17,8 @@ from gradleak.reproduce.table import Column, Table, Told, Value
 from gradleak.reproduce.training import pools
 
 _K = 4
-_STEPS = 400
+_WIDTH = 32
+_STEPS = 1000
 _COLUMNS = (
     Column("data"),
     Column("batch and labels"),
@@ -65,7 +66,7 @@ def gdl_images(n: int, data: Sequence[str], tell: Told) -> Table:
             "PSNR: the median over pictures, in their batch's best order. The mean of other pictures is the "
             "null. A fusion lies nearer to its batch's mean than the truth does: compare the last two.",
             "paper: its claims in words; its figures we could not read. The attacker is handed the labels.",
-            f"gradleak's gdl with {_STEPS} steps, on a ReLU ConvNet of width 16.",
+            f"gradleak's gdl with {_STEPS} steps, on a ReLU ConvNet of width {_WIDTH}.",
         ),
     )
 
@@ -86,7 +87,7 @@ def _measured(
     truth: list[float] = []
     for i, (batch, own) in enumerate(zip(which, spawn(0, len(which)), strict=True)):
         x, y = one.x[batch], one.y[batch]
-        model = zoo.convnet(10, x.shape[1], x.shape[2], width=16, seed=i)
+        model = zoo.convnet(10, x.shape[1], x.shape[2], width=_WIDTH, seed=i)
         seen = observe(model, x, y, reveal=("labels",))
         found = attack(replace(seen, labels=told(y)), rng=own)
         guess = torch.full_like(x, 0.5) if found.x is None else found.x.clamp(0, 1)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from gradleak.attacks import Attack, gdl
 from gradleak.audit import Findings, Progress, examine
 from gradleak.audit.findings import decibels
-from gradleak.errors import InvalidBatch, InvalidInput
+from gradleak.errors import GradleakError, InvalidBatch, InvalidInput
 from gradleak.observe import Client, OneGradient
 from gradleak.randomness import Rng
 from gradleak.threats.rungs import RUNGS, Batch, Rung, Setting, guess_at
@@ -30,6 +30,11 @@ class Step:
     def leaked(self) -> int:
         return 0 if self.findings is None else self.findings.leaked
 
+    @property
+    def answered(self) -> bool:
+        """Whether the attack came to a guess at all."""
+        return self.findings is not None and bool(self.findings.scored)
+
     def to_dict(self) -> dict[str, Any]:
         found = None if self.findings is None else self.findings.to_dict()
         return {"rung": self.rung.name, "lost": self.rung.lost, "skipped": self.skipped, "findings": found}
@@ -42,6 +47,7 @@ class Ladder:
     title: str
     attack: str
     steps: tuple[Step, ...]
+    stopped: bool = False
 
     @property
     def tried(self) -> tuple[Step, ...]:
@@ -50,28 +56,36 @@ class Ladder:
     @property
     def lowest(self) -> Step | None:
         """The least that a server must know: the last rung on which a picture leaks."""
-        leaking = [step for step in self.tried if step.leaked]
+        leaking = [step for step in self.tried if step.answered and step.leaked]
         return leaking[-1] if leaking else None
 
     @property
     def interrupted(self) -> bool:
-        return any(step.findings is not None and step.findings.interrupted for step in self.steps)
+        return self.stopped or any(step.findings.interrupted for step in self.tried if step.findings)
 
     @property
     def verdict(self) -> str:
         """One sentence: on which rung the leak stands, or that there is none."""
-        tried = self.tried
+        tried, lowest = self.tried, self.lowest
         early = " The run was stopped early." if self.interrupted else ""
-        if self.lowest is None:
-            return f"No picture leaks to {self.attack} on any of {len(tried)} rungs.{early}"
-        below = tried[tried.index(self.lowest) + 1 :]
-        where = f"'{self.lowest.rung.name}', rung {1 + tried.index(self.lowest)} of {len(tried)}"
-        found = self.lowest.findings
-        pictures = 0 if found is None else len(found.findings)
-        head = f"Pictures leak to {self.attack} down to {where}: {self.lowest.leaked} of {pictures} there"
-        if not below:
-            return f"{head}, which is what a production server sees.{early}"
-        return f"{head}. Without {below[0].rung.lost}, none does.{early}"
+        answered = [step for step in tried if step.answered]
+        if not answered:
+            return f"{self.attack} gave no answer on any rung, which says nothing about a leak.{early}"
+        if lowest is None:
+            silent = len(tried) - len(answered)
+            unsaid = f"; on {silent} it gave no answer, which says nothing" if silent else ""
+            return (
+                f"No picture leaks to {self.attack} on {len(answered)} of {len(tried)} rungs{unsaid}.{early}"
+            )
+        where = f"'{lowest.rung.name}', rung {1 + self.steps.index(lowest)} of {len(self.steps)}"
+        pictures = 0 if lowest.findings is None else len(lowest.findings.findings)
+        head = f"Pictures leak to {self.attack} down to {where}: {lowest.leaked} of {pictures} there"
+        below = answered[answered.index(lowest) + 1 :]
+        if below:
+            return f"{head}. Without {below[0].rung.lost.partition(':')[0]}, none does.{early}"
+        if lowest is tried[-1] and not self.interrupted:
+            return f"{head}, which is what a production server sees."
+        return f"{head}. Below, {self.attack} gave no answer, which says nothing.{early}"
 
     def rows(self) -> list[dict[str, str]]:
         """For a table: a line per rung."""
@@ -127,19 +141,27 @@ def ladder(
             steps.append(Step(rung, None, skipped))
             continue
         progress = None if tell is None else tell(rung.name, number, len(rungs))
-        observations, truths = zip(*rung.observations(setting), strict=True)
-        findings = examine(
-            observations,
-            truths,
-            chosen,
-            title=f"{title}: {rung.name}",
-            rng=rng,
-            reference=reference,
-            progress=progress,
-        )
-        steps.append(Step(rung, findings))
-        stopped = findings.interrupted
-    return Ladder(title, chosen.name, tuple(steps))
+        try:
+            observations, truths = zip(*rung.observations(setting), strict=True)
+            findings = examine(
+                observations,
+                truths,
+                chosen,
+                title=f"{title}: {rung.name}",
+                rng=rng,
+                reference=reference,
+                progress=progress,
+            )
+            steps.append(Step(rung, findings))
+            stopped = findings.interrupted
+        except KeyboardInterrupt:
+            steps.append(Step(rung, None, "the run was stopped here"))
+            stopped = True
+        except GradleakError as error:
+            if not steps:
+                raise  # nothing is lost, and the input is likely at fault
+            steps.append(Step(rung, None, f"it could not be tried: {error}"))
+    return Ladder(title, chosen.name, tuple(steps), stopped)
 
 
 def _row(number: int, step: Step) -> dict[str, str]:
