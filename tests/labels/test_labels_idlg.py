@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gradleak import Observation, OneGradient, labels, observe, zoo
+from gradleak import LocalAdam, LocalSGD, Observation, OneGradient, labels, observe, zoo
 from gradleak.labels import LabelGuess, Unanswerable
 from gradleak.labels.idlg import cancels, opposed, row_products
 from gradleak.trees import map_tree
@@ -265,3 +265,16 @@ def test_it_draws_nothing_and_leaves_no_hooks() -> None:
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(RNG.get_state(), own)
     assert not any(module._forward_hooks for module in obs.model.modules())
+
+
+def test_the_sign_is_that_of_the_gradient_where_weights_were_sent() -> None:
+    """W_T − W_0 points the other way, and one that Adam made points nowhere in particular."""
+    x, _ = zoo.pictures("faces", n=1, size=8, channels=1)
+    y = torch.tensor([3])
+    for model in (zoo.mlp(sizes=(64, 12), classes=5, seed=0), zoo.lenet(classes=5, channels=1, size=8)):
+        for client in (OneGradient(), LocalSGD(1, 1, 0.1), LocalSGD(3, 1, 0.01, 0.9, 1e-3)):
+            answer = guess(observe(model, x, y, client=client))
+            assert answer.y is not None
+            assert answer.y.tolist() == [3]
+            assert answer.certain is (client == OneGradient())
+        assert "no gradient" in why_not(observe(model, x, y, client=LocalAdam(2, 1, 0.01)))

@@ -112,6 +112,6 @@ def test_citations_are_those_of_the_strategies_each_once() -> None:
     assert labels.known().citations == ()
     assert labels.idlg().citations == ("idlg",)
     assert labels.joint().citations == ("dlg",)
-    assert labels.inferred().citations == ("idlg", "spear", "dlg")
+    assert labels.inferred().citations == ("idlg", "gdl", "fedavg_leakage", "spear", "dlg")
     twice = FirstThatAnswers((labels.joint(), labels.idlg(), labels.joint()))
     assert twice.citations == ("dlg", "idlg")

@@ -6,7 +6,9 @@ import torch
 from torch import Generator, Tensor
 
 from gradleak.labels.guess import LabelGuess, Unanswerable
+from gradleak.labels.sent import gradient_of
 from gradleak.observe import Observation, OneGradient, cross_entropy, head, logistic
+from gradleak.trees import Tree
 
 
 @dataclass(frozen=True)
@@ -30,9 +32,12 @@ class SignRule:
         last = head(obs)
         if last is None:
             return Unanswerable("the model does not end in a linear layer whose gradient was sent")
+        gradient = gradient_of(obs)
+        if gradient is None:
+            return Unanswerable(f"the update of {obs.client!r} is no gradient, whose signs could be read")
         if obs.loss is logistic:
-            return _side(obs, last.bias)
-        rows = obs.update[last.weight] if last.bias is None else obs.update[last.bias][:, None]
+            return _side(obs, gradient, last.bias)
+        rows = gradient[last.weight] if last.bias is None else gradient[last.bias][:, None]
         if last.bias is None and len(rows) == 2:
             return Unanswerable(
                 "without a bias, the gradients of two classes differ in nothing but their sign"
@@ -51,13 +56,13 @@ class SignRule:
         return LabelGuess(y=y, certain=plain and proven)
 
 
-def _side(obs: Observation, bias: str | None) -> LabelGuess | Unanswerable:
+def _side(obs: Observation, gradient: Tree, bias: str | None) -> LabelGuess | Unanswerable:
     """One logit: dL/dlogit = p − y is negative for the label 1 and positive for 0."""
     if bias is None:
         return Unanswerable(
             "one logit without a bias: the label's sign and the features' cannot be told apart"
         )
-    slope = obs.update[bias]
+    slope = gradient[bias]
     certain = bool(slope.abs().max() > 0) and type(obs.client) is OneGradient
     return LabelGuess(y=(slope < 0).long().reshape(1), certain=certain)
 

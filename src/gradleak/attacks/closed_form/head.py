@@ -12,6 +12,7 @@ from gradleak.layers import Layer
 
 _TURN = 1.2784645427610738  # where −μ/(1+eᵐᵘ) has its minimum
 _LOWEST = -0.27846454276107374  # and that minimum
+_ROUNDING = 1e-15
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,8 +91,8 @@ def margins(s: float) -> list[float]:
         return [brentq(f, -2 * s - 2, 0.0, xtol=1e-15, rtol=1e-15)]
     if s == 0:
         return [0.0]
-    if s < _LOWEST:
-        return []
+    if s <= _LOWEST + _ROUNDING:  # at the minimum both solutions are one, and rounding may pass it by
+        return [_TURN] if s >= _LOWEST - _ROUNDING else []
     near = brentq(f, 0.0, _TURN, xtol=1e-15, rtol=1e-15)
     far = brentq(f, _TURN, 700.0, xtol=1e-12, rtol=1e-15) if f(700.0) > 0 else near
     return list(dict.fromkeys((near, far)))

@@ -13,6 +13,9 @@ from gradleak.attacks.matching.problem import Problem
 from gradleak.labels import LabelGuess
 from gradleak.trees import Tree
 
+_HARDLY = 0.5
+"""A mismatch from which on an update counts as not explained at all."""
+
 
 class Trial:
     """Keeps the best point that was *evaluated*, with the score that belongs to it.
@@ -92,17 +95,30 @@ def best_of(trials: Sequence[tuple[Problem, Trial]], seconds: float, dtype: torc
     probabilities = None if parts.logits is None else parts.logits.softmax(-1)
     settled = best.guess.y if probabilities is None else probabilities.argmax(-1)
     client = problem.settled_client(best.best_point)
+    # What is handed back is judged: an open client's last word, not its relaxation on the way.
+    score = best.best_mismatch if client is None else settled_mismatch(problem, best)
+    doubts = (best.guess.note, _unexplained(best.outcome, score))
     return Reconstruction(
         outcome=best.outcome,
         x=parts.x.to(dtype),
         y=settled,
-        # What is handed back is judged: an open client's last word, not its relaxation on the way.
-        score=best.best_mismatch if client is None else settled_mismatch(problem, best),
+        score=score,
+        reason="; ".join(filter(None, doubts)),
         probabilities=None if probabilities is None else probabilities.to(dtype),
         cost=Cost(sum(t.spent for _, t in trials), seconds, len(trials)),
         history=tuple(best.history),
         trial_outcomes=tuple(t.outcome for _, t in trials),
         client=client,
+    )
+
+
+def _unexplained(outcome: Outcome, score: float) -> str:
+    """Said of an attack that has ended nearer to an update of zeros than to a match."""
+    if outcome in (Outcome.RUNNING, Outcome.CONVERGED) or not _HARDLY <= score < math.inf:
+        return ""
+    return (
+        f"no batch was found that explains the update (mismatch {score:.2f}, and 1 for an update of zeros): "
+        "is it of another client, batch size or scale than was said, or was it changed on the way?"
     )
 
 
