@@ -14,8 +14,12 @@ import pytest
 import torch
 
 import gradleak as gl
+from gradleak.attacks.gdl import attack as gdl_attack
+from gradleak.attacks.gdl import ways
 from gradleak.audit.findings import LEAK
 from gradleak.cli import main
+from gradleak.observe.local import AT_ONCE
+from gradleak.observe.observing import REVEALABLE
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -74,6 +78,12 @@ def test_the_tutorial_runs_and_prints_what_it_says(elsewhere):
     assert float(names["scores_mine"].psnr) > 40
     assert float(gl.metrics.psnr(names["informed"].x, names["x"])) > 40
     assert names["naive"].score > 0.01
+    assert names["back"].labels is None
+    assert names["back"].client.order == "shuffled"  # what the server does not know
+    assert names["found_local"].client.knows_order
+    assert float(names["scores_local"].leak.min()) > 15
+    assert names["found_rungs"].lowest.rung.name == "settings guessed"
+    assert all(one.leak > 2 * LEAK for step in names["found_rungs"].tried for one in step.findings.findings)
     names["net"].load_state_dict(names["sent"])
     gradient = gl.observe(names["net"], names["x"], names["y"]).update
     for name, leaf in names["mine"].update.items():  # (sent - received) / lr, to float32's rounding
@@ -87,6 +97,8 @@ def test_the_readme_runs(elsewhere):
     names, _ = run(ROOT / "README.md")
     if "scores" in names:
         assert (names["scores"].leak > LEAK).all()
+    if "local" in names:
+        assert sorted(names["local"].y.tolist()) == sorted(names["classes"].tolist())
 
 
 def test_a_low_mismatch_is_no_picture_where_the_network_is_relu():
@@ -131,6 +143,32 @@ def test_the_numbers_worth_knowing_are_those_of_the_code():
     assert f"{dlg.optimizer.history}" == said["pairs that L-BFGS remembers"]
     assert f"{dlg.optimizer.evaluations}" == said["evaluations in one line search"]
     assert f"{dlg.report_every}" == said["rounds between two candidates"]
+    assert str(gl.attacks.gdl().matching.optimizer.steps) == said["steps of `gdl`"]
+    assert f"{gdl_attack._DEFECT:g}" == said["1 − cosine up to which `gdl` corrects a gradient"]
+    assert str(ways._LARGEST) == said["shares of records in batches up to which an order is learnt"]
+    assert str(AT_ONCE) == said["local steps whose graphs are kept side by side"]
+
+
+@pytest.mark.parametrize("client", [gl.LocalSGD(1, 1, 0.1), gl.LocalSGD(2, 1, 0.1), gl.LocalAdam(1, 1, 0.01)])
+def test_what_choose_says_about_weight_differences(client):
+    x, y = gl.zoo.pictures("digits", size=8, n=1)
+    seen = gl.observe(gl.zoo.mlp(10, 1, 8, sizes=(64, 32), seed=0), x, y, client=client, reveal=("labels",))
+    single = isinstance(client, gl.LocalSGD) and client.epochs == 1
+    for build in (gl.attacks.bias, gl.attacks.exact_batch, gl.attacks.r_gap, gl.attacks.spear):
+        found = build()(seen, rng=0)
+        assert (found.outcome is not gl.Outcome.NOT_APPLICABLE) == single
+        assert single or "one gradient" in found.reason
+    batches = gl.attacks.inverting_batches(evaluations=3)
+    assert batches(seen, rng=0).outcome is gl.Outcome.NOT_APPLICABLE
+    assert (batches(seen.plainest, rng=0).outcome is not gl.Outcome.NOT_APPLICABLE) == single
+    for build in (gl.attacks.inverting_gradients, gl.attacks.gradinversion, gl.attacks.gdl):
+        assert build(steps=2)(seen, rng=0).x is not None
+
+
+def test_the_ladder_that_threats_describes_is_that_of_the_code():
+    section = read(DOCS / "threats.md").split("## The ladder")[1]
+    said = re.findall(r"^\| ([^|]+?) \| [^|]+ \| [^|]+ \|$", section, re.MULTILINE)
+    assert said[1:] == [rung.name for rung in gl.threats.RUNGS]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -151,7 +189,8 @@ def command_lines(page: Path) -> list[str]:
     lines = [line.strip() for _, code in blocks(page) for line in code.splitlines()]
     inline = re.findall(r"`([^`\n]+)`", _BLOCK.sub("", text))
     found = [line for line in (*lines, *inline) if re.match(r"gradleak (?!\[)\S", line)]
-    return [re.split(r"\s{2,}", line)[0] for line in found]  # a help page explains beside the command
+    # A help page explains beside the command; where a shell sends the output is not the command's.
+    return [re.split(r"\s{2,}| > ", line)[0] for line in found]
 
 
 COMMANDS = sorted({(page.name, line) for page in PAGES for line in command_lines(page)})
@@ -198,6 +237,15 @@ def test_every_attack_and_model_is_described():
     for name in (*gl.attacks.ATTACKS, *gl.zoo.MODELS):
         assert f"`{name}`" in guide, name
         assert re.search(rf"autofunction:: gradleak\.(attacks|zoo)\.{name}\n", reference), name
+
+
+def test_every_label_strategy_and_reveal_is_described():
+    guide, reference = read(DOCS / "choose.md"), read(DOCS / "reference.md")
+    for name in gl.labels.__all__:
+        assert f":: gradleak.labels.{name}\n" in reference or name == "LabelStrategy", name
+        if not name[0].isupper():
+            assert f"`{name}`" in guide, name
+    assert all(f'`"{name}"`' in read(DOCS / "threats.md") for name in REVEALABLE)
 
 
 def test_the_defaults_are_those_of_the_code():

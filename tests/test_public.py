@@ -7,10 +7,13 @@ import gradleak as gl
 def test_the_public_names_are_exactly_these():
     assert sorted(gl.__all__) == [
         "GradleakError",
+        "LocalAdam",
+        "LocalSGD",
         "Observation",
         "OneGradient",
         "Outcome",
         "Reconstruction",
+        "Summed",
         "__version__",
         "attack",
         "attacks",
@@ -23,25 +26,51 @@ def test_the_public_names_are_exactly_these():
         "observe",
         "risk",
         "save",
+        "threats",
         "zoo",
     ]
     assert all(hasattr(gl, name) for name in gl.__all__)
 
 
 def test_the_names_of_the_rooms_are_exactly_these():
-    attacks = ["bias", "dlg", "exact_batch", "idlg", "inverting_gradients", "r_gap", "spear", "ssras"]
+    attacks = [
+        "bias",
+        "cpl",
+        "dlg",
+        "exact_batch",
+        "gdl",
+        "gradinversion",
+        "idlg",
+        "inverting_batches",
+        "inverting_gradients",
+        "r_gap",
+        "spear",
+        "ssras",
+    ]
     assert sorted(gl.attacks.ATTACKS) == attacks
     values = ["ATTACKS", "Attack", "Cost", "Outcome", "Reconstruction"]
-    assert sorted(gl.attacks.__all__) == sorted([*values, *attacks, "attack", "matching"])
+    others = ["attack", "feedback_blending", "matching"]
+    assert sorted(gl.attacks.__all__) == sorted([*values, *attacks, *others])
     assert sorted(gl.labels.__all__) == [
         "LabelGuess",
         "LabelStrategy",
+        "Presence",
         "Unanswerable",
+        "best",
+        "combined",
+        "factorized",
         "idlg",
         "inferred",
         "joint",
         "known",
+        "presence",
+        "row_minimum",
+        "row_sum",
+        "simulated",
+        "wrong_sign_or_scale",
+        "zero_shot",
     ]
+    assert sorted(gl.threats.__all__) == ["Ladder", "RUNGS", "Rung", "Step", "ladder"]
 
 
 def test_observe_is_the_function_and_not_the_room():
