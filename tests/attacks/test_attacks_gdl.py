@@ -218,3 +218,19 @@ def test_bad_settings_are_refused() -> None:
     for wrong in ({"determined": 2.0}, {"way": "sideways"}, {"steps": 0}, {"lr": -1.0}):
         with pytest.raises(InvalidInput, match="expected"):
             gl.attacks.gdl(**wrong)  # type: ignore[arg-type]
+
+
+def test_an_order_is_not_learnt_where_shares_of_records_are_none_of_the_clients_steps() -> None:
+    normed = nn.Sequential(
+        nn.Conv2d(1, 4, 3, 2), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(36, 5)
+    ).train()
+
+    def summed(output: Tensor, y: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(output, y, reduction="sum")
+
+    for model, loss in ((normed, None), (net(), summed)):
+        seen = gl.observe(model, *batch(), client=gl.LocalSGD(2, 2, 0.1), loss=loss)
+        found = gl.attacks.gdl(way="unrolled", steps=3, determined=0.0, labels=gl.labels.joint())(seen)
+        assert found.decisions[-1].startswith("the order was not learnt, and records were taken as they come")
+    plain = gl.attacks.gdl(way="unrolled", steps=3, determined=0.0)(record(gl.LocalSGD(2, 2, 0.1)))
+    assert plain.decisions[-1].startswith("order learnt")

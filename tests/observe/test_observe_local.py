@@ -238,3 +238,61 @@ def test_a_layer_without_a_second_derivative_is_found_in_replayed_steps_too() ->
     for client in (LocalSGD(1, 5, 0.1), LocalSGD(4, 2, 0.1)):
         with pytest.raises(InvalidModel, match="Layer"):
             observe(model, *batch(), client=client)
+
+
+# --- sums of clients
+
+
+def test_a_sum_is_the_mean_of_what_its_clients_send() -> None:
+    x, y = batch(4)
+    each = LocalSGD(2, 1, 0.1, order=[[1, 0], [0, 1]])
+    seen = observe(net(), x, y, client=gl.Summed(2, each))
+    parts = [observe(net(), x[part], y[part], client=each).update for part in (slice(0, 2), slice(2, 4))]
+    assert apart(seen.update, {n: (parts[0][n] + parts[1][n]) / 2 for n in parts[0]}) < 1e-13
+    assert seen.steps == 4
+    one = observe(net(), x, y)
+    plain = observe(net(), x, y, client=gl.Summed(2))
+    assert apart(plain.update, one.update) < 1e-13
+    assert plain.plainest.client == gl.OneGradient()
+
+
+def test_a_sum_of_unlike_clients_is_no_gradient() -> None:
+    x, y = batch(4)
+    slow, fast = LocalSGD(1, 2, 0.1), LocalSGD(1, 2, 1.0)
+    alike = observe(net(), x, y, client=gl.Summed(2, (slow, slow)))
+    assert alike.gradient is not None
+    assert apart(alike.gradient, observe(net(), x, y).update) < 1e-11
+    for mixed in ((slow, fast), (gl.OneGradient(), LocalSGD(3, 2, 1.0))):
+        seen = observe(net(), x, y, client=gl.Summed(2, mixed))
+        assert seen.gradient is None
+        assert seen.plainest is seen
+    shuffled = observe(net(), x, y, client=gl.Summed(2, LocalSGD(2, 1, 0.1)), reveal=["order"])
+    assert isinstance(shuffled.client, gl.Summed)
+    assert isinstance(shuffled.client.each, tuple)  # every client in an order of its own
+    assert shuffled.gradient is not None
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: gl.Summed(0),
+        lambda: gl.Summed(10**9),
+        lambda: gl.Summed(2, "a"),  # type: ignore[arg-type]
+        lambda: gl.Summed(2, (gl.OneGradient(),)),
+        lambda: observe(net(), *batch(5), client=gl.Summed(2)),
+        lambda: Observation.from_weights(net(), [], client=LocalSGD(1, 1, 0.1), x_shape=(1, 3, 8, 8)),  # type: ignore[arg-type]
+        lambda: Observation.from_weights(net(), net().state_dict(), client=None, x_shape=(1, 3, 8, 8)),  # type: ignore[arg-type]
+        lambda: LocalAdam(1, 1, 0.1, betas=0.9),  # type: ignore[arg-type]
+        lambda: LocalSGD(1, 1, 0.1, order=[[0.7, 1.2]]),  # type: ignore[list-item]
+        lambda: LocalSGD(1, 1, 10**400),
+    ],
+)
+def test_what_is_no_client_is_refused(build: Callable[[], Any]) -> None:
+    with pytest.raises(InvalidInput, match=r"expected .*came"):
+        build()
+
+
+def test_a_hundred_million_steps_are_counted_at_once() -> None:
+    client = LocalSGD(10**8, 1, 0.1, 0.9)
+    assert client.reach(5) == pytest.approx(0.1 * 10 * 5e8)
+    assert LocalSGD(2, 2, 0.1, 0.5).reach(3) == pytest.approx(0.1 * (1 + 1.5 + 1.75 + 1.875))

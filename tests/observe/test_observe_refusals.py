@@ -336,7 +336,7 @@ SENT: dict[str, tuple[Any, type[Exception], str]] = {
         r"returned do not fit .*0\.weight is missing",
     ),
     "raises": (lambda task, params, x, y: 1 / 0, InvalidInput, "'<lambda>' failed: ZeroDivisionError"),
-    "no client": ("OneGradient", InvalidInput, "'str' failed: TypeError"),
+    "no client": ("OneGradient", InvalidInput, "client as a function, .*came 'OneGradient'"),
 }
 
 

@@ -117,12 +117,30 @@ def test_statistics_that_do_not_fit_are_refused() -> None:
     x, y = batch()
     known = observe(Normed().train(), x, y, reveal=["statistics"])
     assert known.statistics is not None
-    short = {name: leaf for name, leaf in known.statistics.items() if name != "4.var"}
+    foreign = known.statistics | {"9.var": torch.zeros(4).double()}
     wide = known.statistics | {"1.mean": torch.zeros(5).double()}
     endless = known.statistics | {"1.mean": torch.full((4,), torch.inf).double()}
-    for wrong, says in ((short, "4.var is missing"), (wide, "has shape"), (endless, "NaN or infinite")):
+    for wrong, says in (
+        (foreign, "9.var is not expected"),
+        (wide, "has shape"),
+        (endless, "NaN or infinite"),
+    ):
         with pytest.raises(InvalidUpdate, match=says):
             Observation.from_update(Normed(), known.update, x_shape=tuple(x.shape), statistics=wrong)
+
+
+def test_only_layers_whose_buffers_moved_tell_of_the_batch() -> None:
+    x, _ = batch()
+    model = Normed().train()
+    model[4].eval()
+    trained = copy.deepcopy(model)
+    trained(x)
+    seen = Observation.from_weights(model, trained.state_dict(), client=LocalSGD(1, 6, 0.1), x_shape=x.shape)
+    assert seen.statistics is not None
+    assert set(seen.statistics) == {"1.mean", "1.var"}
+    model.eval()
+    seen = Observation.from_weights(model, model.state_dict(), client=LocalSGD(1, 6, 0.1), x_shape=x.shape)
+    assert seen.statistics is None
 
 
 def test_a_capture_keeps_modes_dice_statistics_and_clients(tmp_path: Path) -> None:

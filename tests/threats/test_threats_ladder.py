@@ -189,3 +189,31 @@ def test_the_real_attack_on_a_real_ladder() -> None:
     assert found.steps[0].leaked == 4
     assert found.lowest is not None
     assert found.lowest.rung.name == "clients summed"
+
+
+def test_the_verdict_claims_no_more_than_was_tried() -> None:
+    truths = batches()
+    model = gl.zoo.mlp(sizes=(64, 8), classes=5, seed=0)
+    everything = {1: truths[0][0], 2: truths[1][0]}
+    top = ladder(model, truths, attack=Watcher(everything), rungs=RUNGS[:1])
+    assert top.verdict.endswith("8 of 8 there, the last that was tried.")
+    silent = ladder(model, truths, attack=gl.attacks.idlg(evaluations=1))  # for one record only
+    assert silent.verdict == "idlg gave no answer on any rung, which says nothing about a leak."
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"batches": torch.rand(2, 1, 8, 8)},
+        {"batches": [torch.rand(2, 1, 8, 8)]},
+        {"batches": [*batches(1, 3), *batches(1, 4)]},
+        {"rungs": ()},
+        {"rungs": ["a"]},
+        {"attack": 3},
+        {"client": gl.Summed(2)},
+    ],
+)
+def test_what_makes_no_ladder_is_refused(wrong: dict[str, Any]) -> None:
+    given = {"batches": batches()} | wrong
+    with pytest.raises(InvalidInput, match="expected"):
+        ladder(gl.zoo.mlp(sizes=(64, 8), classes=5, seed=0), **given)

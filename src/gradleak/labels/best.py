@@ -54,20 +54,21 @@ class Best:
         dummies, taking_apart, sharing = spawn(rng, 3)
         seen = proven_classes(obs, found, dummies)
         device = obs.like.device
-        if found.plain and seen.proven and int(seen.present.sum()) == found.batch:
-            y = records(seen.present.long(), device)
-            return LabelGuess(y=y, certain=True, classes=found.classes, confidence=1.0)
-        counted = _counted(obs, found, seen, dummies)
+        everyone = found.plain and seen.proven and int(seen.present.sum()) == found.batch
+        counted = None if everyone else _counted(obs, found, seen, dummies)
         if counted is not None:
             return counted
         part: Part | None = None
         if found.plain and found.bias is not None and found.batch <= _MOST:
             part = factored(obs, found, taking_apart, ways=self.ways)
-        if part is not None and part.n == found.batch:
+        if part is not None and part.n == found.batch and (part.whole or not everyone):
             confidence = 1.0 if part.whole else 0.96
             return LabelGuess(
                 y=part.y.to(device), certain=part.whole, classes=found.classes, confidence=confidence
             )
+        if everyone:  # which no more than signs say: a soft label would have left the same
+            y = records(seen.present.long(), device)
+            return LabelGuess(y=y, classes=found.classes, confidence=0.99)
         return _shared(obs, found, seen, part, sharing)
 
 

@@ -63,11 +63,15 @@ def combine(obs: Observation, found: Evidence, seen: Presence, rng: Generator) -
 
 
 def spread(obs: Observation, found: Evidence, seen: Presence, rng: Generator) -> tuple[Tensor, bool, float]:
-    """The counts [classes], whether they are proven, and how much of them is likely right."""
+    """The counts [classes], whether they are proven, and how much of them is likely right.
+
+    As many classes as records are a proof of the labels for a batch of hard labels and of this size, which
+    signs alone do not prove.
+    """
     present = seen.present
     n = int(present.sum())
     if n == found.batch:
-        return present.long().cpu(), seen.proven, 1.0 if seen.proven else 0.97
+        return present.long().cpu(), False, 0.99 if seen.proven else 0.97
     slopes = found.bias if found.bias is not None else _slopes(obs, found, rng)
     residual = float((-slopes).clamp(min=0).sum())
     estimate = compromise(found.batch, slopes, present, prototypes(obs, rng), residual)

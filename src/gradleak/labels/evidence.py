@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gradleak.labels.guess import Unanswerable
 from gradleak.labels.sent import gradient_of
@@ -70,10 +70,17 @@ def evidence(obs: Observation, update: Tree | None = None) -> Evidence | Unanswe
     stem = last.weight.removesuffix("weight") + "bias"
     resting = obs.params.get(stem, obs.constants.get(stem))
     b = W.new_zeros(len(W)) if resting is None else resting.detach().double()
-    found = Evidence(last, weight, bias, W, b, obs.batch_size, 0.0, type(obs.client) is OneGradient)
+    plain = type(obs.client) is OneGradient and _drew_plainly(obs)
+    found = Evidence(last, weight, bias, W, b, obs.batch_size, 0.0, plain)
     if not bool(torch.isfinite(found.full).all()) or not bool((found.full != 0).any()):
         return Unanswerable(f"the gradient of '{last.weight}' is zero or not finite: it says nothing")
     return dataclasses.replace(found, noise=_noise(found.full, torch.finfo(obs.like.dtype).eps))
+
+
+def _drew_plainly(obs: Observation) -> bool:
+    """Dropout scales features; any other layer that draws may do anything to them, signs included."""
+    drawing = [obs.model.get_submodule(path) for path in obs.draws]
+    return all(isinstance(module, nn.Dropout | nn.Dropout1d | nn.Dropout2d) for module in drawing)
 
 
 def _noise(G: Tensor, eps: float) -> float:

@@ -6,8 +6,9 @@ import torch
 from torch import Generator, Tensor
 
 from gradleak.labels.guess import LabelGuess, Unanswerable
+from gradleak.labels.residual import explained
 from gradleak.labels.sent import gradient_of
-from gradleak.observe import Observation, OneGradient, cross_entropy, head, logistic
+from gradleak.observe import Head, Observation, OneGradient, cross_entropy, head, logistic
 from gradleak.trees import Tree
 
 
@@ -18,8 +19,8 @@ class SignRule:
     With a bias that is the bias's own gradient. Without one, the weight's row i is that number times
     the features, so the label's row is the one whose product with every other row is not positive.
 
-    The paper stops at the sign. ``certain`` says more: that the gradient obeys the rule exactly, as one of
-    plain cross entropy with one hard label must. Noise, or another client or loss, does not obey it.
+    The paper stops at the sign. ``certain`` says more: that the gradient explains itself, as one of plain
+    cross entropy with one hard label does. Noise, a soft label, or another client or loss does not.
     """
 
     citations: tuple[str, ...] = ("idlg",)
@@ -36,7 +37,7 @@ class SignRule:
         if gradient is None:
             return Unanswerable(f"the update of {obs.client!r} is no gradient, whose signs could be read")
         if obs.loss is logistic:
-            return _side(obs, gradient, last.bias)
+            return _side(obs, gradient, last)
         rows = gradient[last.weight] if last.bias is None else gradient[last.bias][:, None]
         if last.bias is None and len(rows) == 2:
             return Unanswerable(
@@ -53,18 +54,27 @@ class SignRule:
         possible = opposed(rows) if last.bias is None else signs < 0
         plain = obs.loss is cross_entropy and type(obs.client) is OneGradient
         proven = bool(possible[y]) and int(possible.sum()) == 1 and cancels(rows)
-        return LabelGuess(y=y, certain=plain and proven)
+        return LabelGuess(y=y, certain=plain and proven and _explained(obs, gradient, last, int(y)))
 
 
-def _side(obs: Observation, gradient: Tree, bias: str | None) -> LabelGuess | Unanswerable:
+def _explained(obs: Observation, gradient: Tree, last: Head, y: int) -> bool:
+    W = obs.params[last.weight]
+    stem = last.weight.removesuffix("weight") + "bias"
+    b = obs.params.get(stem, obs.constants.get(stem, W.new_zeros(len(W))))
+    bias = None if last.bias is None else gradient[last.bias]
+    return explained(gradient[last.weight], bias, W, b, y)
+
+
+def _side(obs: Observation, gradient: Tree, last: Head) -> LabelGuess | Unanswerable:
     """One logit: dL/dlogit = p − y is negative for the label 1 and positive for 0."""
-    if bias is None:
+    if last.bias is None:
         return Unanswerable(
             "one logit without a bias: the label's sign and the features' cannot be told apart"
         )
-    slope = gradient[bias]
-    certain = bool(slope.abs().max() > 0) and type(obs.client) is OneGradient
-    return LabelGuess(y=(slope < 0).long().reshape(1), certain=certain)
+    slope = gradient[last.bias]
+    y = (slope < 0).long().reshape(1)
+    plain = bool(slope.abs().max() > 0) and type(obs.client) is OneGradient
+    return LabelGuess(y=y, certain=plain and _explained(obs, gradient, last, int(y)))
 
 
 def row_products(rows: Tensor) -> Tensor:

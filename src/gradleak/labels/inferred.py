@@ -6,7 +6,6 @@ from torch import Generator
 
 from gradleak.labels.best import Best
 from gradleak.labels.guess import LabelGuess, LabelStrategy, Unanswerable
-from gradleak.labels.idlg import SignRule
 from gradleak.labels.joint import Joint
 from gradleak.labels.known import Known
 from gradleak.observe import Observation
@@ -33,4 +32,4 @@ class FirstThatAnswers:
 
 def inferred() -> FirstThatAnswers:
     """Known where revealed, else read off the update, else learnt with the pictures."""
-    return FirstThatAnswers((Known(), SignRule(), Best(), Joint()))
+    return FirstThatAnswers((Known(), Best(), Joint()))

@@ -25,7 +25,7 @@ def wrong_sign_or_scale(obs: Observation) -> str | None:
     if isinstance(found, Unanswerable) or not found.plain:
         return None
     rng = Generator().manual_seed(0)
-    checks = (_too_large, _too_many, _alone, _fractions)
+    checks = (_too_large, _too_many, _more_records, _alone, _fractions)
     return next((fault for check in checks if (fault := check(obs, found, rng)) is not None), None)
 
 
@@ -50,6 +50,21 @@ def _too_many(obs: Observation, found: Evidence, rng: Generator) -> str | None:
     if n <= found.batch:
         return None
     return _turned(f"negative entries in at most {found.batch} rows of '{found.head.weight}'; came {n}")
+
+
+def _more_records(obs: Observation, found: Evidence, rng: Generator) -> str | None:
+    """Every record adds a rank of 1 at most."""
+    G = found.full
+    if found.batch >= min(G.shape[0] - 1, G.shape[1]):
+        return None
+    sizes = torch.linalg.svdvals(G)
+    rank = int((sizes > _SURE * found.noise * max(G.shape) ** 0.5).sum())
+    if rank <= found.batch:
+        return None
+    return (
+        f"expected a rank of {found.batch} at most in the gradient of '{found.head.weight}', as a batch of "
+        f"so many has; came {rank}: it holds {rank} records or more, or noise was added. Say its true size"
+    )
 
 
 def _alone(obs: Observation, found: Evidence, rng: Generator) -> str | None:

@@ -35,6 +35,7 @@ _EXTRAS = ("labels", "statistics")  # what only some servers know
 _LONGEST_HEADER = 100_000_000  # the bound that the safetensors format sets itself
 # What a description may claim, since a batch of that shape is what its reader will then allocate.
 _MOST_PIXELS, _MOST_RECORD_PIXELS, _MOST_CLASSES = 2**31, 2**26, 2**24
+_DEEPEST = 4  # clients inside clients
 _NAMED_LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy, "logistic": logistic}
 
 
@@ -283,24 +284,27 @@ def _plain(value: Any) -> Any:
     return _client_facts(value) if callable(value) else value
 
 
-def _named_client(path: Path, facts: Mapping[str, Any]) -> Client:
+def _named_client(path: Path, facts: Mapping[str, Any], depth: int = 0) -> Client:
     fields = facts.get("fields")
     if facts["name"] not in CLIENTS or not isinstance(fields, dict):
         _refuse(
             path, f"its client is '{facts['name']}', which is not one of gradleak's; pass client=... to load"
         )
+    if depth > _DEEPEST:
+        _refuse(path, "its client is a sum of sums of sums without end")
     try:
-        client: Client = CLIENTS[facts["name"]](**{n: _built(path, v) for n, v in fields.items()})
+        client: Client = CLIENTS[facts["name"]](**{n: _built(path, v, depth) for n, v in fields.items()})
     except TypeError as error:
         _refuse(path, f"its client cannot be built ({error})")
     return client
 
 
-def _built(path: Path, value: Any) -> Any:
+def _built(path: Path, value: Any, depth: int) -> Any:
     if isinstance(value, list):
-        return [_built(path, one) for one in value]
+        return [_built(path, one, depth + 1) if isinstance(one, dict | list) else one for one in value]
     if isinstance(value, dict):
-        return _named_client(path, value if isinstance(value.get("name"), str) else {"name": "?"})
+        named = value if isinstance(value.get("name"), str) else {"name": "?"}
+        return _named_client(path, named, depth + 1)
     return value
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gradleak.errors import InvalidBatch, InvalidModel, InvalidUpdate
+from gradleak.errors import InvalidBatch, InvalidInput, InvalidModel, InvalidUpdate
 from gradleak.observe.task import Task, logistic, noise_batch
 from gradleak.trees import Tree
 
@@ -64,6 +64,20 @@ def _misfit(name: str, came: object, expected: Tensor, exact: bool) -> list[str]
     if came.dtype != expected.dtype and (exact or came.is_floating_point() != expected.is_floating_point()):
         return [f"{name} holds {came.dtype} where the model has {expected.dtype}"]
     return []
+
+
+def check_tensors(what: str, came: object) -> Mapping[str, Tensor]:
+    if not isinstance(came, Mapping) or not all(isinstance(leaf, Tensor) for leaf in came.values()):
+        kinds = "entries that are no tensors" if isinstance(came, Mapping) else type(came).__name__
+        raise InvalidUpdate(
+            f"expected the {what} as tensors by name, such as model.state_dict(); came {kinds}"
+        )
+    return came
+
+
+def require_function(what: str, value: object) -> None:
+    if not callable(value):
+        raise InvalidInput(f"expected the {what} as a function, such as gradleak has; came {value!r}")
 
 
 def check_finite(update: Tree) -> None:

@@ -1,15 +1,17 @@
 """How a client turns its batch into the update it sends: run by the victim, simulated by the attacker."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Generator, Tensor
 
 from gradleak.errors import InvalidBatch, InvalidInput
-from gradleak.observe.local import LocalAdam, LocalSGD
+from gradleak.observe.local import LocalAdam, LocalSGD, LocalTraining
 from gradleak.observe.task import Task
 from gradleak.trees import Tree
+
+_MOST = 100_000  # clients in one sum
 
 
 @runtime_checkable
@@ -77,10 +79,16 @@ class Summed:
     def __post_init__(self) -> None:
         if not isinstance(self.clients, int) or isinstance(self.clients, bool) or self.clients < 1:
             raise InvalidInput(f"expected clients as a whole number of 1 or more; came {self.clients!r}")
+        if self.clients > _MOST:
+            raise InvalidInput(f"expected at most {_MOST:,} clients in a sum; came {self.clients:,}")
         if isinstance(self.each, list):
             object.__setattr__(self, "each", tuple(self.each))
         if isinstance(self.each, tuple) and len(self.each) != self.clients:
             raise InvalidInput(f"expected {self.clients} clients, or one for all; came {len(self.each)}")
+        if not all(map(callable, self.all)):
+            raise InvalidInput(
+                f"expected a client, such as LocalSGD(...), or one for each; came {self.each!r}"
+            )
 
     def __call__(self, task: Task, params: Tree, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         parts = self.parts(len(x))
@@ -101,19 +109,28 @@ class Summed:
         return [slice(i * share, (i + 1) * share) for i in range(self.clients)]
 
     def steps(self, records: int) -> int:
-        first = self.all[0]
-        return first.steps(records // self.clients) if isinstance(first, Trained) else 1
+        share = max(records // self.clients, 1)
+        return max(one.steps(share) if isinstance(one, Trained) else 1 for one in set(self.all))
 
     def gradient_of(self, params: Tree, update: Tree, records: int) -> dict[str, Tensor] | None:
-        first = self.all[0]
-        if isinstance(first, Trained):
-            return first.gradient_of(params, update, records // self.clients)
-        return dict(update)
+        """None where the clients are of several kinds, whose steps have several lengths."""
+        share = max(records // self.clients, 1)
+        first, *others = self.all
+        if any(not _alike(first, other) for other in others):
+            return None
+        return first.gradient_of(params, update, share) if isinstance(first, Trained) else dict(update)
 
     def drawn(self, records: int, rng: Generator) -> "Summed":
         share = records // self.clients
         thrown = [one.drawn(share, rng) if isinstance(one, Trained) else one for one in self.all]
         return Summed(self.clients, tuple(thrown))
+
+
+def _alike(a: Client, b: Client) -> bool:
+    """Whether two clients do the same, in whatever order they take their records."""
+    if isinstance(a, LocalTraining) and isinstance(b, LocalTraining):
+        return replace(a, order="given") == replace(b, order="given")
+    return a == b
 
 
 CLIENTS: dict[str, type] = {

@@ -45,7 +45,7 @@ class Jacobian:
     @cached_property
     def _sent(self) -> tuple[Tensor, Tensor]:
         leaf = self.x.detach().clone().requires_grad_()
-        task = replace(self.obs.task, transformed=False)
+        task = replace(self.obs.task, transformed=False, whole=True)
         with attention_by_formula(), torch.enable_grad():
             update = self.obs.client(task, self.obs.params, leaf, self.y)
             scaled = {name: u / u.detach().norm().clamp(min=1e-30) for name, u in update.items()}

@@ -5,6 +5,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TypeGuard
 
 import torch
 from torch import Generator, Tensor
@@ -96,7 +97,7 @@ class LocalTraining(ABC):
     def _stepped(
         self, n: int, pick: Pick, steps: int, task: Task, params: Tree, state: State, x: Tensor, y: Tensor
     ) -> tuple[dict[str, Tensor], State]:
-        if task.transformed or steps <= AT_ONCE:
+        if task.transformed or task.whole or steps <= AT_ONCE:
             return self.step(n, params, state, _gradient(task, params, x, y, pick))
         names = list(params)
 
@@ -173,7 +174,7 @@ class LocalSGD(LocalTraining):
 
     def reach(self, records: int) -> float:
         steps, m = self.steps(records), self.momentum
-        return self.lr * sum((1 - m**t) / (1 - m) for t in range(1, steps + 1))
+        return self.lr * (steps - m * (1 - m**steps) / (1 - m)) / (1 - m)
 
 
 @dataclass(frozen=True)
@@ -186,8 +187,11 @@ class LocalAdam(LocalTraining):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "betas", tuple(self.betas))
-        for beta in self.betas:
+        betas = tuple(self.betas) if isinstance(self.betas, list | tuple) else ()
+        if len(betas) != 2:
+            raise InvalidInput(f"expected betas as two numbers from 0 to below 1; came {self.betas!r}")
+        object.__setattr__(self, "betas", betas)
+        for beta in betas:
             _require_share("betas", beta)
         _require_positive("weight_decay", self.weight_decay)
         if not _is_number(self.eps) or not 0 < self.eps < math.inf:
@@ -231,10 +235,14 @@ def _decayed(gradient: Tree, params: Tree, decay: float) -> dict[str, Tensor]:
 
 
 def _permutations(order: Sequence[Sequence[int]] | Tensor, epochs: int) -> tuple[tuple[int, ...], ...]:
+    if isinstance(order, Tensor):
+        order = order.tolist()
     try:
-        found = tuple(tuple(int(i) for i in one) for one in order)
-    except (TypeError, ValueError) as error:
+        found = tuple(tuple(one) for one in order)
+    except TypeError as error:
         raise InvalidInput(f"expected order as one permutation per epoch; came {order!r}") from error
+    if not all(found) or not all(isinstance(i, int) for one in found for i in one):
+        raise InvalidInput(f"expected order as permutations of whole numbers; came {order!r}")
     if len(found) != epochs or any(sorted(one) != list(range(len(found[0]))) for one in found):
         raise InvalidInput(
             f"expected order as {epochs} permutations, one per epoch, each of the same records counted from "
@@ -258,4 +266,9 @@ def _is_count(value: object) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    # A whole number that no float can hold would overflow later.
+    return isinstance(value, float) or (_is_whole(value) and abs(value) < 2**1000)
+
+
+def _is_whole(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)

@@ -14,7 +14,9 @@ from gradleak.observe.checks import (
     check_fit,
     check_labels,
     check_shape,
+    check_tensors,
     count_classes,
+    require_function,
     require_trainable,
 )
 from gradleak.observe.client import Client, OneGradient, Summed, Trained
@@ -84,7 +86,7 @@ class Observation:
             for path, layer in norm_layers(self.model).items()
             for name in ("mean", "var")
         }
-        check_fit("statistics", self.statistics, expected)
+        check_fit("statistics", self.statistics, expected, partial=True)
         check_finite(self.statistics)
 
     @classmethod
@@ -111,6 +113,9 @@ class Observation:
         """
         trained, constants = split_tensors(model)
         require_trainable(model, trained)
+        for what, value in (("loss", loss), ("client", client)):
+            if value is not None:
+                require_function(what, value)
         check_fit("update's entries", update, trained)
         if params is not None:
             check_fit("parameters", params, trained)
@@ -125,6 +130,8 @@ class Observation:
             noise = noise_batch(like, shape)
             require_still(task, trained, noise)
             draws = drawing_layers(task, trained, noise)
+        if statistics is not None:
+            statistics = check_tensors("statistics", statistics)
         return cls(
             model=structure_of(model),
             params=trained,
@@ -159,6 +166,8 @@ class Observation:
         Where the state holds running statistics that moved, the server reads the batch's off them.
         """
         trained, constants = split_tensors(model)
+        after = check_tensors("weights that came back", after)
+        require_function("client", client)
         check_fit("weights that came back", {n: t for n, t in after.items() if n in trained}, trained)
         steps = client.steps(check_shape(x_shape)[0]) if isinstance(client, Trained) else 1
         return cls.from_update(

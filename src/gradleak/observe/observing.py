@@ -12,6 +12,7 @@ from gradleak.observe.checks import (
     count_classes,
     forward_or_explain,
     logits_of,
+    require_function,
     require_trainable,
 )
 from gradleak.observe.client import Client, OneGradient, Trained
@@ -62,6 +63,9 @@ def observe(
     The model and the global random state come back as they were.
     """
     reveal = _known_names(reveal)
+    for what, value in (("loss", loss), ("client", client), ("assumed client", assumed)):
+        if value is not None:
+            require_function(what, value)
     domain = Domain.of(normalization)
     trained, constants = split_tensors(model)
     require_trainable(model, trained)
@@ -74,6 +78,10 @@ def observe(
         x, y = _copied_batch(like, x, y)
         check_channels(len(domain.mean), x.shape)
         y = _fitting_labels(task, trained, x, y)
+        if "labels" in reveal and y.is_floating_point():
+            raise InvalidBatch(
+                "soft labels are no class indices and cannot be revealed; leave 'labels' out of reveal"
+            )
         require_still(task, trained, x)
         draws = drawing_layers(clean, trained, noise_batch(like, tuple(x.shape)))
         own = private(rng)

@@ -3,7 +3,6 @@
 A client that sends its running statistics along with its weights gives them away.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -76,26 +75,35 @@ def sent_statistics(client: Client, task: Task, params: Tree, x: Tensor, y: Tens
 def statistics_between(model: nn.Module, before: Tree, after: Tree, steps: int) -> dict[str, Tensor] | None:
     """The batch's statistics, from the running ones before and after ``steps`` steps in train mode.
 
-    None where nothing moved: the client was in eval mode, or keeps its statistics to itself.
+    Of the layers whose buffers moved; None where none did: the client was in eval mode, or keeps its
+    statistics to itself.
     """
     found: dict[str, Tensor] = {}
     for path, layer in norm_layers(model).items():
+        if not _moved(path, before, after):
+            continue
         for running, name in (("running_mean", "mean"), ("running_var", "var")):
             key = f"{path}.{running}"
-            if key not in after or key not in before:
-                return None
             if after[key].shape != before[key].shape:
                 raise InvalidUpdate(
                     f"the buffer {key} has shape {list(after[key].shape)} where the model has "
                     f"{list(before[key].shape)}"
                 )
-            kept = math.prod(1 - share for share in [layer.momentum or 0.0] * steps)
+            kept = (1 - (layer.momentum or 0.0)) ** steps
             if layer.momentum is None or kept == 1:
-                return None  # a cumulative mean, of which the number of batches before would be needed
+                continue  # a cumulative mean, of which the number of batches before would be needed
             old, new = before[key], after[key].to(before[key])
             found[f"{path}.{name}"] = (new - kept * old) / (1 - kept)
-    moved = any(not torch.equal(after[name].to(leaf), leaf) for name, leaf in before.items() if name in after)
-    return found if found and moved else None
+    return found or None
+
+
+def _moved(path: str, before: Tree, after: Tree) -> bool:
+    names = [f"{path}.running_mean", f"{path}.running_var"]
+    if any(name not in before or not isinstance(after.get(name), Tensor) for name in names):
+        return False
+    return any(
+        after[n].shape != before[n].shape or not torch.equal(after[n].to(before[n]), before[n]) for n in names
+    )
 
 
 def _shares(momentum: float | None, steps: int) -> Sequence[float]:

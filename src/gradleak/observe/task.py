@@ -34,6 +34,7 @@ class Task:
     constants: Tree
     loss: Loss
     transformed: bool = True  # whether a torch.func transform, such as vmap, may be around
+    whole: bool = False  # whether the graph of many steps is kept, for derivatives of a higher order
 
     def forward(self, params: Tree, x: Tensor) -> Tensor:
         output: Tensor = functional_call(self.model, {**self.constants, **params}, (x,))

@@ -10,7 +10,7 @@ from gradleak.attacks import Attack, gdl
 from gradleak.audit import Findings, Progress, examine
 from gradleak.audit.findings import decibels
 from gradleak.errors import GradleakError, InvalidBatch, InvalidInput
-from gradleak.observe import Client, OneGradient
+from gradleak.observe import Client, OneGradient, Summed
 from gradleak.randomness import Rng
 from gradleak.threats.rungs import RUNGS, Batch, Rung, Setting, guess_at
 
@@ -83,9 +83,11 @@ class Ladder:
         below = answered[answered.index(lowest) + 1 :]
         if below:
             return f"{head}. Without {below[0].rung.lost.partition(':')[0]}, none does.{early}"
-        if lowest is tried[-1] and not self.interrupted:
+        if lowest is not tried[-1]:
+            return f"{head}. Below, {self.attack} gave no answer, which says nothing.{early}"
+        if lowest.rung is RUNGS[-1]:
             return f"{head}, which is what a production server sees."
-        return f"{head}. Below, {self.attack} gave no answer, which says nothing.{early}"
+        return f"{head}, the last that was tried.{early}"
 
     def rows(self) -> list[dict[str, str]]:
         """For a table: a line per rung."""
@@ -124,8 +126,13 @@ def ladder(
     ``reference`` holds public pictures for the null. Ctrl-C ends the rung and the ladder, and keeps what
     was found.
     """
-    if not batches:
-        raise InvalidBatch("expected at least one batch (x, y); came none")
+    _check_batches(batches)
+    if not rungs or not all(isinstance(rung, Rung) for rung in rungs):
+        raise InvalidInput(f"expected rungs, such as gl.threats.RUNGS; came {rungs!r}")
+    if isinstance(client, Summed):
+        raise InvalidInput("expected what one client does; the ladder sums clients itself, by together=...")
+    if attack is not None and not hasattr(attack, "iterate"):
+        raise InvalidInput(f"expected an attack, such as gl.attacks.gdl(); came {attack!r}")
     if not isinstance(together, int) or together < 2:
         raise InvalidInput(f"expected two clients or more to be summed together; came {together!r}")
     if not isinstance(rng, int):
@@ -162,6 +169,21 @@ def ladder(
                 raise  # nothing is lost, and the input is likely at fault
             steps.append(Step(rung, None, f"it could not be tried: {error}"))
     return Ladder(title, chosen.name, tuple(steps), stopped)
+
+
+def _check_batches(batches: Any) -> None:
+    if not isinstance(batches, list | tuple) or not batches:
+        came = "none" if isinstance(batches, list | tuple) else type(batches).__name__
+        raise InvalidBatch(f"expected at least one batch (x, y) in a list; came {came}")
+    for batch in batches:
+        pair = isinstance(batch, list | tuple) and len(batch) == 2
+        if not pair or not all(isinstance(one, Tensor) for one in batch):
+            raise InvalidBatch(f"expected every batch as two tensors (x, y); came {type(batch).__name__}")
+    shapes = {tuple(x.shape) for x, _ in batches}
+    if len(shapes) > 1:
+        raise InvalidBatch(
+            f"expected batches of one shape, since clients are summed in equal shares; came {sorted(shapes)}"
+        )
 
 
 def _row(number: int, step: Step) -> dict[str, str]:

@@ -50,7 +50,7 @@ class Setting:
                 assumed=taken,
                 reveal=reveal,
                 normalization=self.normalization,
-                rng=self.rng + i,
+                rng=(self.rng + i) % 2**63,
             )
             found.append((seen, (x, y)))
         return found
@@ -128,7 +128,7 @@ RUNGS: tuple[Rung, ...] = (
     ),
     Rung(
         "settings guessed",
-        "the client's local settings: rate, epochs and batch size are a guess",
+        "the client's local settings: its rate and epochs are a guess",
         lambda setting: setting.seen(reveal=(), training=True, guessed=True),
         _nothing_to_guess,
     ),
@@ -143,7 +143,10 @@ RUNGS: tuple[Rung, ...] = (
 
 
 def guess_at(client: Client) -> Client:
-    """What a server takes local training for that it was told nothing of: half the rate, one epoch more."""
+    """A guess at local training by a server that was not told: half the rate, one epoch more.
+
+    Batch size, momentum and the like stay: they are in most recipes, and rarely changed.
+    """
     if isinstance(client, OneGradient) or not isinstance(client, LocalTraining):
         return client
     order = client.order if isinstance(client.order, str) else "shuffled"

@@ -25,6 +25,7 @@ from gradleak.attacks.matching import (
     TotalVariation,
     as_init,
 )
+from gradleak.attacks.matching.optimizers.base import is_count, is_number
 from gradleak.errors import InvalidInput, MissingInformation
 from gradleak.labels import LabelGuess, LabelStrategy, Unanswerable, inferred
 from gradleak.observe import LocalTraining, Observation, OneGradient, Summed, Trained
@@ -176,8 +177,12 @@ def gdl(
     Where the update leaves more than 1 − ``determined`` of the pictures' directions open, the attack says
     so instead of returning the prior's picture.
     """
-    if not 0 <= determined <= 1:
+    if not is_number(determined) or not 0 <= determined <= 1:
         raise InvalidInput(f"expected determined as a share from 0 to 1; came {determined!r}")
+    if rounds != 0 and not is_count(rounds):
+        raise InvalidInput(f"expected rounds as a whole number of 0 or more; came {rounds!r}")
+    if labels is not None and not callable(labels):
+        raise InvalidInput(f"expected labels as a strategy, such as gl.labels.best(); came {labels!r}")
     if way not in (None, "corrected", "unrolled"):
         raise InvalidInput(f'expected way as "corrected", "unrolled" or None; came {way!r}')
     terms: list[Prior] = [TotalVariation(tv)] if tv else []

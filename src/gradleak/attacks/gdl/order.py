@@ -1,5 +1,6 @@
 """The order of local batches, learnt together with the pictures."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -67,6 +68,14 @@ class LearntOrder:
             logits = logits - logits.logsumexp(2, keepdim=True) + sizes.log()
             logits = logits - logits.logsumexp(1, keepdim=True)
         return logits.exp()
+
+    def whole(self, order: Sequence[Sequence[int]], like: Tensor) -> "Blended":
+        """Every record all in one batch of each epoch, by this order."""
+        shares = like.new_zeros(self.client.epochs, len(self.sizes), self.records)
+        for epoch, records in enumerate(order):
+            for place, record in enumerate(records):
+                shares[epoch, place // self.client.batch_size, record] = 1
+        return Blended(self.client, shares)
 
     def order(self, shares: Tensor) -> tuple[tuple[int, ...], ...]:
         """The likeliest order: whole records, by the shares' best assignment to the batches' places."""

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Iterator
 
+import torch
 from torch import Generator
 
 from gradleak.attacks.base import Cost, Outcome, Reconstruction
@@ -10,10 +11,12 @@ from gradleak.attacks.gdl.defect import batch_of, without_defect
 from gradleak.attacks.gdl.order import Blended, LearntOrder
 from gradleak.attacks.matching import Adam, Given, Matching
 from gradleak.observe import Client, LocalTraining, Observation
+from gradleak.observe.drift import smooth_pixels
 from gradleak.observe.task import attention_by_formula
 from gradleak.randomness import spawn
-from gradleak.trees import detached
+from gradleak.trees import detached, norm, subtract
 
+_SAME = 1e-2  # of an update, by which float32 may take two ways to one sum apart
 _LARGEST = 1024  # shares of records in batches; beyond, an order is not learnt
 
 
@@ -56,8 +59,9 @@ def unrolled(
     if client.knows_order or len(order.sizes) == 1:
         yield from base.iterate(obs, rng=rng)
         return
-    if order.unknowns > _LARGEST:
-        said = ("the order of so many records was not learnt: they were taken as they come",)
+    why_not = _not_learnt(obs, order)
+    if why_not:
+        said = (f"the order was not learnt, and records were taken as they come: {why_not}",)
         for found in base.iterate(obs, rng=rng):
             yield dataclasses.replace(found, decisions=said)
         return
@@ -74,6 +78,23 @@ def unrolled(
         f"{judged.score:.1e} with whole ones",
     )
     yield dataclasses.replace(judged, decisions=said)
+
+
+def _not_learnt(obs: Observation, order: LearntOrder) -> str:
+    """Why shares of records cannot stand for whole ones here, or nothing."""
+    if order.unknowns > _LARGEST:
+        return f"it would take {order.unknowns:,} unknowns"
+    x = obs.domain.from_pixels(smooth_pixels(obs.x_shape, Generator().manual_seed(0)).to(obs.like))
+    y = torch.arange(obs.batch_size, device=x.device) % (obs.classes or 2)
+    as_they_come = [[*range(obs.batch_size)]] * order.client.epochs
+    whole = dataclasses.replace(order.client, order=as_they_come)
+    with attention_by_formula():
+        sent, blended = (
+            detached(one(obs.task, obs.params, x, y)) for one in (whole, order.whole(as_they_come, x))
+        )
+    if float(norm(subtract(blended, sent))) <= _SAME * float(norm(sent)):
+        return ""
+    return "a step on shares of records is none of this client's, as with BatchNorm, or a loss that sums"
 
 
 def _held_against_the_update(

@@ -7,7 +7,13 @@ import torch
 from torch import Tensor
 
 from gradleak.attacks.matching.candidate import Candidate
+from gradleak.attacks.matching.optimizers.base import is_number
 from gradleak.errors import InvalidInput
+
+
+def require_weight(weight: float) -> None:
+    if not is_number(weight) or not 0 <= weight < math.inf:
+        raise InvalidInput(f"expected the weight of a prior as a finite number of 0 or more; came {weight!r}")
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,9 @@ class Energy:
 
     weight: float
 
+    def __post_init__(self) -> None:
+        require_weight(self.weight)
+
     def __call__(self, candidate: Candidate) -> Tensor:
         return self.weight * (candidate.pixels - 0.5).square().mean()
 
@@ -54,6 +63,9 @@ class Box:
     """weight · mean squared distance to [0, 1]: a soft box, for optimizers that cannot project."""
 
     weight: float
+
+    def __post_init__(self) -> None:
+        require_weight(self.weight)
 
     def __call__(self, candidate: Candidate) -> Tensor:
         pixels = candidate.pixels
@@ -68,6 +80,9 @@ class Stretch:
     """
 
     weight: float
+
+    def __post_init__(self) -> None:
+        require_weight(self.weight)
 
     def __call__(self, candidate: Candidate) -> Tensor:
         pixels = candidate.pixels
@@ -87,6 +102,9 @@ class Agreement:
     """
 
     weight: float
+
+    def __post_init__(self) -> None:
+        require_weight(self.weight)
 
     def __call__(self, candidate: Candidate) -> Tensor:
         probabilities = candidate.task.forward(candidate.params, candidate.x).softmax(-1)

@@ -9,6 +9,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from gradleak.attacks.matching.candidate import Candidate
+from gradleak.attacks.matching.priors import require_weight
 from gradleak.errors import InvalidInput
 from gradleak.labels import LabelGuess, Unanswerable
 from gradleak.observe import Observation, Task
@@ -34,6 +35,7 @@ class Statistics:
     citations: tuple[str, ...] = ("gradinversion",)
 
     def __post_init__(self) -> None:
+        require_weight(self.weight)
         if self.source not in _SOURCES:
             raise InvalidInput(f"expected a source among {', '.join(_SOURCES)}; came {self.source!r}")
 

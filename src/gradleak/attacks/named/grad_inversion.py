@@ -14,7 +14,9 @@ from gradleak.attacks.matching import (
     TotalVariation,
     as_init,
 )
+from gradleak.attacks.matching.optimizers.base import is_count, is_number
 from gradleak.attacks.matching.statistics import Source
+from gradleak.errors import InvalidInput
 from gradleak.labels import LabelStrategy, inferred
 
 
@@ -51,6 +53,11 @@ def gradinversion(
     priors: list[Prior] = [TotalVariation(tv)] if tv else []
     priors += [Energy(l2)] if l2 else []
     priors += [Statistics(bn, statistics)] if bn else []
+    if not is_count(steps) or not is_number(warmup) or not 0 <= warmup < 1:
+        raise InvalidInput(
+            "expected steps of 1 or more and a warm-up as a share of them, from 0 to below 1; came "
+            f"{steps!r} and {warmup!r}"
+        )
     rises = min(round(warmup * steps), steps - 1)
     return Matching(
         name="gradinversion",
