@@ -144,7 +144,7 @@ def test_an_interrupted_ladder_keeps_what_it_has(run, tmp_path, monkeypatch):
     done = run("ladder", *TINY, "-n", 2, *LOCAL, "--attack", "stopped")
     assert done.exit_code == 130, done.output
     assert "interrupted" in done.stderr
-    assert "not run: the run was stopped before" in said(done)
+    assert "not tried: the run was stopped before" in said(done)
     written = json.loads((tmp_path / "ladder/ladder.json").read_text())
     assert written["interrupted"]
     assert "This run was interrupted." in (tmp_path / "ladder/report.html").read_text()

@@ -12,7 +12,7 @@ def step(name: str, found: Findings | None, skipped: str = "", lost: str = "the 
     def never(setting: Any) -> list[Any]:
         raise AssertionError("a report attacks nothing")
 
-    return Step(Rung(name, lost, never), found, skipped)
+    return Step(Rung(name, lost, never), found, skipped, same="run was stopped" not in skipped)
 
 
 def pictures(*psnr: float, **facts: Any) -> Findings:

@@ -159,8 +159,6 @@ def _batches(
 
 def _print(found: "Ladder") -> None:
     """A line per rung, and the verdict last."""
-    from gradleak.report import wording
-
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("rung", "leaked", "recovered", "null guess", "labels", "the server no longer knows"):
         right = heading in ("recovered", "null guess")
@@ -168,7 +166,7 @@ def _print(found: "Ladder") -> None:
     reason = ""
     for step, row in zip(found.steps, found.rows(), strict=True):
         if step.findings is None:
-            why = Text(wording.left_out(found, step))
+            why = Text(step.left_out)
             table.add_row(Text(row["rung"]), "", "", "", "", why, style="dim")
             continue
         told = [Text(row[key]) for key in ("rung", "leaked", "recovered", "null", "labels")]

@@ -79,7 +79,7 @@ def render_ladder(ladder: Ladder, *, pictures: bool = True) -> str:
 
 def _rung(ladder: Ladder, number: int, step: Step, pictures: bool) -> Rung:
     if step.findings is None:
-        return Rung(number, step, (), wording.left_out(ladder, step))
+        return Rung(number, step, (), step.left_out)
     shown = by_exposure(step.findings)[:PER_RUNG] if pictures else []
     return Rung(number, step, tuple(Card(n, f, tiles(f)) for n, f in shown), "")
 

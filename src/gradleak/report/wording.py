@@ -3,7 +3,6 @@
 import math
 
 from gradleak.audit.findings import LEAK, Finding, decibels
-from gradleak.threats import Ladder, Step
 
 _OUTCOMES = {
     "converged": "converged",
@@ -96,10 +95,3 @@ def seconds(value: float) -> str:
 
 def percent(value: float | None) -> str | None:
     return None if value is None else f"{100 * value:.0f} %"
-
-
-def left_out(ladder: Ladder, step: Step) -> str:
-    """Why nothing was attacked on this rung: it is the one above, or the run had ended."""
-    before = ladder.steps[: ladder.steps.index(step)]
-    ended = any(one.findings is not None and one.findings.interrupted for one in before)
-    return f"{'not run' if ended else 'as above'}: {step.skipped}"

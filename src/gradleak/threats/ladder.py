@@ -20,11 +20,17 @@ Told = Callable[[str, int, int], Progress | None]
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """A rung with what was found on it, or why it was left out."""
+    """A rung with what was found on it, or why it was left out: ``same``, since the one above says it all."""
 
     rung: Rung
     findings: Findings | None
     skipped: str = ""
+    same: bool = False
+
+    @property
+    def left_out(self) -> str:
+        """Why nothing was attacked here, in words."""
+        return f"{'as above' if self.same else 'not tried'}: {self.skipped}"
 
     @property
     def leaked(self) -> int:
@@ -37,7 +43,13 @@ class Step:
 
     def to_dict(self) -> dict[str, Any]:
         found = None if self.findings is None else self.findings.to_dict()
-        return {"rung": self.rung.name, "lost": self.rung.lost, "skipped": self.skipped, "findings": found}
+        return {
+            "rung": self.rung.name,
+            "lost": self.rung.lost,
+            "skipped": self.skipped,
+            "same": self.same,
+            "findings": found,
+        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,9 +155,12 @@ def ladder(
     steps: list[Step] = []
     stopped = False
     for number, rung in enumerate(rungs, 1):
-        skipped = "the run was stopped before" if stopped else rung.skipped(setting)
+        if stopped:
+            steps.append(Step(rung, None, "the run was stopped before"))
+            continue
+        skipped = rung.skipped(setting)
         if skipped:
-            steps.append(Step(rung, None, skipped))
+            steps.append(Step(rung, None, skipped, same=rung.same))
             continue
         progress = None if tell is None else tell(rung.name, number, len(rungs))
         try:
@@ -190,7 +205,7 @@ def _row(number: int, step: Step) -> dict[str, str]:
     found = step.findings
     row = {"rung": f"{number} {step.rung.name}", "the server no longer knows": step.rung.lost}
     if found is None:
-        return row | {"leaked": "as above", "recovered": "", "null": "", "labels": "", "note": step.skipped}
+        return row | {"leaked": "", "recovered": "", "null": "", "labels": "", "note": step.left_out}
     labels = "-" if found.label_agreement is None else f"{found.label_agreement:.0%}"
     chance = "" if found.null_label_agreement is None else f" ({found.null_label_agreement:.0%})"
     return row | {

@@ -58,12 +58,15 @@ class Setting:
 
 @dataclass(frozen=True)
 class Rung:
-    """``lost`` is what the server knew on the rung above; ``skipped`` says why the two are the same here."""
+    """``lost`` is what the server knew on the rung above. ``skipped`` says why the rung is left out here: it
+    is the ``same`` as the one above, or else it cannot be tried.
+    """
 
     name: str
     lost: str
     observations: Callable[[Setting], list[Seen]]
     skipped: Callable[[Setting], str] = lambda setting: ""
+    same: bool = True
 
 
 _ALL = ("labels", "statistics", "order")
@@ -137,6 +140,7 @@ RUNGS: tuple[Rung, ...] = (
         "which client sent what: only the sum of several is seen",
         lambda setting: setting.seen(reveal=(), training=True, guessed=True, together=setting.together),
         _alone,
+        same=False,
     ),
 )
 """Each loses what the one above it knew, and nothing comes back."""
