@@ -1,6 +1,6 @@
 """How the update answers to small changes of the batch, and how much of the batch it leaves open."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -9,20 +9,57 @@ from torch import Generator, Tensor
 
 from gradleak.observe.observation import Observation
 from gradleak.observe.task import attention_by_formula
-from gradleak.trees import flatten
+from gradleak.trees import detached, flatten
 
 
 @dataclass(frozen=True, eq=False)
 class Jacobian:
-    """J = d update / d x at one batch, as its products with vectors: it is never written down.
+    """J = d update / d x at one batch, as its products with vectors: it is not written down.
 
-    Rows are scaled so that every parameter's share of the update has the same size: an attacker may
-    weigh them as it likes, and J's rank is the same.
+    Rows are the update's entries in its own order, columns the batch's. ``weights`` multiply the rows, by
+    name: one number each, or one for every entry; None leaves them as they are.
     """
 
     obs: Observation
     x: Tensor
     y: Tensor
+    weights: Mapping[str, Tensor | float] | None = None
+
+    @classmethod
+    def even(cls, obs: Observation, x: Tensor, y: Tensor) -> "Jacobian":
+        """With rows scaled so that every parameter's share of the update has the same size.
+
+        An attacker may weigh them as it likes, and the rank is the same.
+        """
+        sizes = {name: float(leaf.norm()) for name, leaf in cls(obs, x, y).update.items()}
+        return cls(obs, x, y, {name: 1 / max(size, 1e-30) for name, size in sizes.items()})
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.rows, self.x.numel()
+
+    @cached_property
+    def update(self) -> dict[str, Tensor]:
+        """What the client sends for this very batch, unweighted."""
+        return detached(self._simulated(self.x.detach()))
+
+    def split(self, u: Tensor) -> dict[str, Tensor]:
+        """A vector of rows, by the parameters' names."""
+        parts = torch.split(u, [leaf.numel() for leaf in self.update.values()])
+        return {
+            name: part.reshape(leaf.shape)
+            for part, (name, leaf) in zip(parts, self.update.items(), strict=True)
+        }
+
+    def dense(self) -> Tensor:
+        """[rows, columns] in float64, column by column: for a picture that is small enough."""
+        columns = self.x.numel()
+        found = self.x.new_empty(columns, self.rows, dtype=torch.float64)
+        for column in range(columns):
+            one = torch.zeros(columns, dtype=torch.float64, device=self.x.device)
+            one[column] = 1
+            found[column] = self.times(one.reshape(self.x.shape))
+        return found.T
 
     def transposed(self, u: Tensor) -> Tensor:
         """Jᵀu in float64: one matching gradient."""
@@ -45,11 +82,14 @@ class Jacobian:
     @cached_property
     def _sent(self) -> tuple[Tensor, Tensor]:
         leaf = self.x.detach().clone().requires_grad_()
+        update = self._simulated(leaf)
+        weights = self.weights or {}
+        return leaf, flatten({name: u * weights.get(name, 1.0) for name, u in update.items()})
+
+    def _simulated(self, x: Tensor) -> dict[str, Tensor]:
         task = replace(self.obs.task, transformed=False, whole=True)
         with attention_by_formula(), torch.enable_grad():
-            update = self.obs.client(task, self.obs.params, leaf, self.y)
-            scaled = {name: u / u.detach().norm().clamp(min=1e-30) for name, u in update.items()}
-        return leaf, flatten(scaled)
+            return self.obs.client(task, self.obs.params, x, self.y)
 
     @cached_property
     def _slope(self) -> tuple[Tensor, Tensor]:

@@ -85,7 +85,9 @@ class GDL:
         if y is None:
             raise MissingInformation("a label strategy gave neither labels nor a start for them")
         dummies = obs.domain.from_pixels(smooth_pixels(obs.x_shape, for_probe).to(obs.like)), y
-        share = open_share(Jacobian(_one_step(obs), *dummies), for_probe, enough=(1 - self.determined) / 4)
+        share = open_share(
+            Jacobian.even(_one_step(obs), *dummies), for_probe, enough=(1 - self.determined) / 4
+        )
         told = [_told_labels(guess), f"the update leaves {share:.0%} of the pictures' directions open"]
         if share > 1 - self.determined:
             yield Reconstruction(
