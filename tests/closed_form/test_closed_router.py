@@ -57,7 +57,36 @@ def test_kinks_choose_the_other_optimiser():
     assert kinked(obs)
     assert not kinked(gl.observe(nn.Sequential(nn.Flatten(), nn.Linear(192, 6)), x, y))
     found = ssras(evaluations=30)(obs, rng=0)
-    assert "inverting_gradients, since the network has kinks" in found.decisions[4]
+    assert found.decisions[4].startswith("optimisation by inverting_batches, since the network has kinks")
+    assert found.decisions[5].startswith("inverting_batches: ")
+    assert found.x is not None
+
+
+def test_where_the_head_shows_no_features_the_router_goes_on():
+    x = PHOTOS[:2].repeat(3, 1, 1, 1)[:6]  # as many records as classes are too many for the head
+    model = gl.zoo.convnet(classes=6, width=4, size=8, seed=0)
+    found = ssras(evaluations=30)(gl.observe(model, x, torch.arange(6)), rng=0)
+    assert found.decisions[5].startswith("inverting_batches: not applicable")
+    assert found.decisions[6].startswith("optimisation by inverting_gradients, since the network has kinks")
+    assert found.x is not None
+
+
+def test_local_training_goes_to_general_deep_leakage():
+    x, y = PHOTOS[:2], torch.tensor([1, 4])
+    model = gl.zoo.convnet(width=8, size=8, seed=0)
+    many = ssras(evaluations=30)(gl.observe(model, x, y, client=gl.LocalSGD(2, 1, 0.05)), rng=0)
+    assert any(told.startswith("optimisation by gdl, since the update is local") for told in many.decisions)
+    assert all("not applicable" in told for told in many.decisions[:4])
+    once = ssras(evaluations=30)(gl.observe(model, x, y, client=gl.LocalSGD(1, 2, 0.05)), rng=0)
+    assert not any("gdl" in told for told in once.decisions)
+
+
+def test_the_router_beats_matching_alone_on_a_relu_network():
+    x, y = gl.zoo.pictures("faces", size=16, n=1, channels=3)[0], torch.tensor([3])
+    seen = gl.observe(gl.zoo.convnet(size=16, width=16, seed=0), x, y)
+    routed, alone = ssras()(seen, rng=0), gl.attacks.inverting_gradients(steps=300)(seen, rng=0)
+    ours, theirs = (float(gl.metrics.psnr(found.x, x)) for found in (routed, alone))
+    assert ours > theirs + 6
 
 
 def test_candidates_come_on_the_way_and_the_last_one_carries_the_decisions():

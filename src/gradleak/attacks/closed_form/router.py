@@ -6,15 +6,16 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from gradleak.attacks.base import Cost, Outcome, Reconstruction
+from gradleak.attacks.base import Attack, Cost, Outcome, Reconstruction
 from gradleak.attacks.closed_form.batch.attack import ExactBatch, Spear
 from gradleak.attacks.closed_form.bias import Bias
 from gradleak.attacks.closed_form.certificate import certify
 from gradleak.attacks.closed_form.r_gap import RGAP
-from gradleak.attacks.matching import Init, Matching, as_init
-from gradleak.attacks.named import dlg, inverting_gradients
+from gradleak.attacks.gdl import gdl
+from gradleak.attacks.matching import Init, as_init
+from gradleak.attacks.named import dlg, inverting_batches, inverting_gradients
 from gradleak.labels import inferred
-from gradleak.observe import Observation
+from gradleak.observe import LocalTraining, Observation
 from gradleak.randomness import Rng, spawn
 
 _KINKED = (nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.ReLU6, nn.Hardtanh, nn.MaxPool1d, nn.MaxPool2d)
@@ -33,7 +34,7 @@ class SSRAS:
     evaluations: int = 4000
     trials: int = 1
     name: str = "ssras"
-    citations: tuple[str, ...] = ("ssras", "bias", "r_gap", "dlg", "inverting_gradients", "spear")
+    citations: tuple[str, ...] = ("ssras", "bias", "r_gap", "dlg", "inverting_gradients", "spear", "gdl")
 
     @property
     def budget(self) -> int:
@@ -58,23 +59,40 @@ class SSRAS:
                 return
         # Optimisation gains from a start near the truth, and loses from one that is confidently wrong.
         start = best if best.x is not None and best.score <= _NEAR else None
-        fallback = self._optimisation(obs, start)
-        decisions.append(_chosen(fallback, obs, start))
-        for found in fallback.iterate(obs, rng=own[-1]):
-            if found.outcome is Outcome.RUNNING:
-                yield _told(found, decisions, _together(spent, found.cost))
-        # Attacks score in different units; what each leaves of the update is the same for all.
-        ended = _certified(obs, found)
-        told = [*decisions, _decision(fallback.name, ended)]
-        yield _told(min(ended, best, key=_badness), told, _together(spent, found.cost))
+        for fallback, why in self._optimisations(obs, start):
+            decisions.append(f"optimisation by {fallback.name}, since {why}")
+            for found in fallback.iterate(obs, rng=own[-1]):
+                if found.outcome is Outcome.RUNNING:
+                    yield _told(found, decisions, _together(spent, found.cost))
+            spent = _together(spent, found.cost)
+            # Attacks score in different units; what each leaves of the update is the same for all.
+            ended = _certified(obs, found)
+            decisions += [*found.decisions, _decision(fallback.name, ended)]
+            best = min(ended, best, key=_badness)
+            if found.outcome is not Outcome.NOT_APPLICABLE:
+                break
+        yield _told(best, decisions, spent)
 
-    def _optimisation(self, obs: Observation, start: Reconstruction | None) -> Matching:
+    def _optimisations(self, obs: Observation, start: Reconstruction | None) -> Iterator[tuple[Attack, str]]:
+        """What to try next, until one can be run; and why that."""
+        begun = "from gray" if start is None else "from what the closed form left"
         init: Init = (
             as_init("gray") if start is None or start.x is None else as_init(obs.domain.to_pixels(start.x))
         )
-        if kinked(obs):
-            return inverting_gradients(init=init, steps=min(self.evaluations, 1000) - 1, trials=self.trials)
-        return dlg(labels=inferred(), init=init, evaluations=self.evaluations, trials=self.trials)
+        few = min(self.evaluations, 1000)
+        if isinstance(obs.client, LocalTraining) and obs.plainest is obs:
+            steps = max(min(few, 301) - 1, 1)
+            yield gdl(steps=steps, trials=self.trials), "the update is local training's; it starts from gray"
+            return
+        if not kinked(obs):
+            smooth = dlg(labels=inferred(), init=init, evaluations=self.evaluations, trials=self.trials)
+            yield smooth, f"the network is smooth; it starts {begun}"
+            return
+        if len(obs.x_shape) == 4:
+            by_features = inverting_batches(evaluations=min(few, 500), trials=self.trials)
+            yield by_features, "the network has kinks, and its head may show every record's features"
+        rough = inverting_gradients(init=init, steps=max(few - 1, 1), trials=self.trials)
+        yield rough, f"the network has kinks; it starts {begun}"
 
 
 _CLOSED: tuple[Bias | ExactBatch | RGAP | Spear, ...] = (Bias(), ExactBatch(), RGAP(), Spear())
@@ -105,12 +123,6 @@ def _decision(name: str, found: Reconstruction) -> str:
         return f"{name}: not applicable, {found.reason}"
     said = [] if found.score == float("inf") else [f"{found.score**0.5:.1e} of the update unexplained"]
     return f"{name}: {found.outcome}, {'; '.join([*said, *([found.reason] if found.reason else [])])}"
-
-
-def _chosen(fallback: Matching, obs: Observation, start: Reconstruction | None) -> str:
-    kind = "has kinks" if kinked(obs) else "is smooth"
-    begin = "from gray" if start is None else "from what the closed form left"
-    return f"optimisation by {fallback.name}, since the network {kind}; it starts {begin}"
 
 
 def _told(found: Reconstruction, decisions: list[str], cost: Cost) -> Reconstruction:
