@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gradleak import LocalSGD, Observation, labels, logistic, observe
+from gradleak.errors import InvalidInput
 from gradleak.labels import LabelGuess
 from gradleak.trees import map_tree
 
@@ -115,6 +116,30 @@ def test_a_batch_that_is_said_to_be_smaller_is_noticed(seed: int) -> None:
         assert not any(answer.certain for answer in asked(obs))
         noted = asked(obs, all_of_them=False)
         assert all(answer.note == fault and (answer.confidence or 0) <= 0.1 for answer in noted)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_weights_that_were_swapped_are_noticed_where_the_drift_is_small(seed: int) -> None:
+    x, y = drawn(seed, 8, 10)
+    client = LocalSGD(2, 4, 0.01)
+    before = mlp(10, seed=seed)
+    honest = observe(before, x, y, client=client, rng=seed)
+    after = mlp(10, seed=seed)
+    after.load_state_dict({name: honest.params[name] + leaf for name, leaf in honest.update.items()})
+    swapped = Observation.from_weights(after, before.state_dict(), client=client, x_shape=x.shape)
+    assert labels.wrong_sign_or_scale(honest) is None
+    fault = labels.wrong_sign_or_scale(swapped)
+    assert fault is not None
+    assert "swapped" in fault
+    assert all(answer.note == fault for answer in asked(swapped, all_of_them=False))
+
+
+def test_asking_the_builder_instead_of_the_strategy_says_how() -> None:
+    with pytest.raises(InvalidInput, match=r"gl\.labels\.best\(\)\(seen\)"):
+        labels.best(observe(mlp(3), *drawn(0, 1, 3)))  # type: ignore[arg-type]
+    x, y = drawn(0, 1, 3)
+    answer = labels.best()(observe(mlp(3), x, y))
+    assert isinstance(answer, LabelGuess)
 
 
 @pytest.mark.parametrize("seed", range(4))

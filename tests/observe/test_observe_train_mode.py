@@ -61,7 +61,7 @@ def test_dropout_is_drawn_and_its_dice_stay_with_the_client() -> None:
     assert apart(seen.update, observe(Normed(0.5).train(), x, y).update) == 0
     # the best that a server can do without them: the network's mean
     assert apart(seen.simulate(x, y), at_rest.update) < 1e-13
-    assert any("7 drew at random" in fact for fact in seen.knows)
+    assert any("layer '7' (Dropout) drew at random" in fact for fact in seen.knows)
     assert observe(Normed(0.5).eval(), x, y).draws == ()
 
 
@@ -130,17 +130,30 @@ def test_statistics_that_do_not_fit_are_refused() -> None:
 
 
 def test_only_layers_whose_buffers_moved_tell_of_the_batch() -> None:
-    x, _ = batch()
+    x, y = batch()
     model = Normed().train()
     model[4].eval()
     trained = copy.deepcopy(model)
-    trained(x)
+    nn.functional.cross_entropy(trained(x), y).backward()
+    torch.optim.SGD(trained.parameters(), lr=0.1).step()
     seen = Observation.from_weights(model, trained.state_dict(), client=LocalSGD(1, 6, 0.1), x_shape=x.shape)
     assert seen.statistics is not None
     assert set(seen.statistics) == {"1.mean", "1.var"}
-    model.eval()
-    seen = Observation.from_weights(model, model.state_dict(), client=LocalSGD(1, 6, 0.1), x_shape=x.shape)
-    assert seen.statistics is None
+
+
+def test_weights_that_contradict_themselves_are_refused() -> None:
+    x, y = batch()
+    model = Normed().train()
+    client = LocalSGD(1, 6, 0.1)
+    with pytest.raises(
+        InvalidUpdate, match=r"have moved; those that came back are the model's own.*deepcopy"
+    ):
+        Observation.from_weights(model, model.state_dict(), client=client, x_shape=x.shape)
+    trained = copy.deepcopy(model)
+    nn.functional.cross_entropy(trained(x), y).backward()
+    torch.optim.SGD(trained.parameters(), lr=0.1).step()
+    with pytest.raises(InvalidUpdate, match=r"statistics that came back have moved.*model\.train\(\)"):
+        Observation.from_weights(model.eval(), trained.state_dict(), client=client, x_shape=x.shape)
 
 
 def test_a_capture_keeps_modes_dice_statistics_and_clients(tmp_path: Path) -> None:

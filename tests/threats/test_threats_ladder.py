@@ -110,8 +110,8 @@ def test_the_verdict_says_where_the_leak_ends() -> None:
     assert none.verdict == "No picture leaks to watcher on 3 of 3 rungs."
     top = verdict_where(1)
     assert top.verdict == (
-        "Pictures leak to watcher down to 'everything known', rung 1 of 7: 8 of 8 there. "
-        "Without the labels, none does."
+        "The last rung on which pictures leak to watcher is 'everything known', rung 1 of 7: 8 of 8 there. "
+        "From 'no labels' on, none does."
     )
     bottom = verdict_where(1, 2, 3)
     assert bottom.verdict.endswith("8 of 8 there, which is what a production server sees.")

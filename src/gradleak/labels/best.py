@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
+from gradleak.errors import InvalidInput
 from gradleak.labels.allocate import allocate, records
 from gradleak.labels.combined import proven_classes, spread
 from gradleak.labels.evidence import Evidence, evidence
@@ -18,7 +19,7 @@ from gradleak.labels.sent import drift_of
 from gradleak.labels.simulated import Simulated
 from gradleak.labels.zero_shot import ZeroShot
 from gradleak.observe import Observation
-from gradleak.randomness import spawn
+from gradleak.randomness import Rng, generator, spawn
 
 _WHOLE = 0.25  # how far from whole numbers estimated counts may be to be believed
 _ALIKE = 0.015  # by how much the dummies' probabilities vary, in a network that has learnt little
@@ -37,7 +38,8 @@ class Best:
     ways: int = 120
     citations: tuple[str, ...] = ("idlg", "gdl", "fedavg_leakage", "spear")
 
-    def __call__(self, obs: Observation, *, rng: Generator) -> LabelGuess | Unanswerable:
+    def __call__(self, obs: Observation, *, rng: Rng = 0) -> LabelGuess | Unanswerable:
+        rng = generator(rng)
         if obs.batch_size == 1:
             alone = SignRule()(obs, rng=rng)
             if isinstance(alone, Unanswerable):
@@ -73,7 +75,15 @@ class Best:
 
 
 def best(ways: int = 120) -> Best:
-    """The labels by the surest way that the update allows; ``confidence`` says how sure."""
+    """The labels by the surest way that the update allows; ``confidence`` says how sure.
+
+    ``gl.labels.best()(seen)`` asks; ``ways`` is how many are tried to take a batch apart.
+    """
+    if not isinstance(ways, int) or isinstance(ways, bool) or ways < 0:
+        raise InvalidInput(
+            f"expected ways as a whole number of 0 or more; came {type(ways).__name__}. Build, then ask: "
+            "gl.labels.best()(seen)."
+        )
     return Best(ways)
 
 

@@ -14,6 +14,7 @@ from gradleak.labels.guess import LabelGuess, Unanswerable
 from gradleak.labels.presence import Presence, nonnegative, signs
 from gradleak.labels.prototypes import Prototypes, prototypes
 from gradleak.observe import Observation
+from gradleak.randomness import Rng, generator
 
 _USUAL = 0.2  # the mean residual at which the weights below were fitted
 _ROOT = (0.22, 0.5)  # weight of the square roots at the usual residual, and its slope
@@ -33,7 +34,8 @@ class Combined:
 
     citations: tuple[str, ...] = ("gdl",)
 
-    def __call__(self, obs: Observation, *, rng: Generator) -> LabelGuess | Unanswerable:
+    def __call__(self, obs: Observation, *, rng: Rng = 0) -> LabelGuess | Unanswerable:
+        rng = generator(rng)
         found = evidence(obs)
         if isinstance(found, Unanswerable):
             return found

@@ -12,6 +12,7 @@ from gradleak.labels.evidence import Evidence, evidence
 from gradleak.labels.guess import LabelGuess, Unanswerable
 from gradleak.labels.sparse import Corners, Span, rows_of_records, span
 from gradleak.observe import Observation
+from gradleak.randomness import Rng, generator
 
 _FITS = 1e-3  # the sine between a record's delta and the span of all deltas
 _APART = 10.0  # and how much worse every other label must fit
@@ -46,7 +47,8 @@ class Factorized:
     ways: int = 120
     citations: tuple[str, ...] = ("spear",)
 
-    def __call__(self, obs: Observation, *, rng: Generator) -> LabelGuess | Unanswerable:
+    def __call__(self, obs: Observation, *, rng: Rng = 0) -> LabelGuess | Unanswerable:
+        rng = generator(rng)
         found = evidence(obs)
         if isinstance(found, Unanswerable):
             return found

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from gradleak.errors import InvalidInput
 from gradleak.observe import Observation
+from gradleak.randomness import Rng
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,4 +49,4 @@ class Unanswerable:
 class LabelStrategy(Protocol):
     """``rng`` belongs to one trial: strategies that draw nothing ignore it."""
 
-    def __call__(self, obs: Observation, *, rng: Generator) -> LabelGuess | Unanswerable: ...
+    def __call__(self, obs: Observation, *, rng: Rng = 0) -> LabelGuess | Unanswerable: ...

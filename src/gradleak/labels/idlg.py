@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from gradleak.labels.guess import LabelGuess, Unanswerable
 from gradleak.labels.residual import explained
 from gradleak.labels.sent import gradient_of
 from gradleak.observe import Head, Observation, OneGradient, cross_entropy, head, logistic
+from gradleak.randomness import Rng
 from gradleak.trees import Tree
 
 
@@ -25,7 +26,7 @@ class SignRule:
 
     citations: tuple[str, ...] = ("idlg",)
 
-    def __call__(self, obs: Observation, *, rng: Generator) -> LabelGuess | Unanswerable:
+    def __call__(self, obs: Observation, *, rng: Rng = 0) -> LabelGuess | Unanswerable:
         if obs.batch_size != 1:
             return Unanswerable(
                 f"the sign rule reads one record's label, and this batch holds {obs.batch_size}"

@@ -2,13 +2,12 @@
 
 from dataclasses import dataclass
 
-from torch import Generator
-
 from gradleak.labels.best import Best
 from gradleak.labels.guess import LabelGuess, LabelStrategy, Unanswerable
 from gradleak.labels.joint import Joint
 from gradleak.labels.known import Known
 from gradleak.observe import Observation
+from gradleak.randomness import Rng, generator
 
 
 @dataclass(frozen=True)
@@ -20,7 +19,8 @@ class FirstThatAnswers:
         keys = (key for strategy in self.strategies for key in getattr(strategy, "citations", ()))
         return tuple(dict.fromkeys(keys))
 
-    def __call__(self, obs: Observation, *, rng: Generator) -> LabelGuess | Unanswerable:
+    def __call__(self, obs: Observation, *, rng: Rng = 0) -> LabelGuess | Unanswerable:
+        rng = generator(rng)
         reasons = []
         for strategy in self.strategies:
             guess = strategy(obs, rng=rng)

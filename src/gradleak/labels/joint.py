@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 import torch
-from torch import Generator
 
 from gradleak.labels.guess import LabelGuess, Unanswerable
 from gradleak.observe import Observation
+from gradleak.randomness import Rng, generator
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,8 @@ class Joint:
 
     citations: tuple[str, ...] = ("dlg",)
 
-    def __call__(self, obs: Observation, *, rng: Generator) -> LabelGuess | Unanswerable:
+    def __call__(self, obs: Observation, *, rng: Rng = 0) -> LabelGuess | Unanswerable:
+        rng = generator(rng)
         if obs.classes is None:
             return Unanswerable("labels can only be learnt for a model that ends in logits [batch, classes]")
         start = torch.randn(

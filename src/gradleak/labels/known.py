@@ -2,17 +2,16 @@
 
 from dataclasses import dataclass
 
-from torch import Generator
-
 from gradleak.labels.guess import LabelGuess, Unanswerable
 from gradleak.observe import Observation
+from gradleak.randomness import Rng
 
 
 @dataclass(frozen=True)
 class Known:
     citations: tuple[str, ...] = ()
 
-    def __call__(self, obs: Observation, *, rng: Generator) -> LabelGuess | Unanswerable:
+    def __call__(self, obs: Observation, *, rng: Rng = 0) -> LabelGuess | Unanswerable:
         if obs.labels is None:
             return Unanswerable(
                 "the observation does not reveal the labels; observe(..., reveal=('labels',)) would"

@@ -10,6 +10,7 @@ from gradleak.labels.evidence import Evidence, evidence
 from gradleak.labels.guess import Unanswerable
 from gradleak.observe import Observation
 from gradleak.observe.layers import trace
+from gradleak.randomness import Rng, generator
 
 _SURE = 8.0  # standard deviations of the noise
 _DUMMIES = 64
@@ -52,7 +53,8 @@ class PresenceRule:
 
     citations: tuple[str, ...] = ()
 
-    def __call__(self, obs: Observation, *, rng: Generator) -> Presence | Unanswerable:
+    def __call__(self, obs: Observation, *, rng: Rng = 0) -> Presence | Unanswerable:
+        rng = generator(rng)
         found = evidence(obs)
         if isinstance(found, Unanswerable):
             return found

@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from torch import Generator, Tensor
+from torch import Tensor
 
 from gradleak.labels.evidence import Evidence, evidence
 from gradleak.labels.guess import LabelGuess, Unanswerable
 from gradleak.observe import Observation
+from gradleak.randomness import Rng
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,7 @@ class RowMinimum:
 
     citations: tuple[str, ...] = ("gradinversion",)
 
-    def __call__(self, obs: Observation, *, rng: Generator) -> LabelGuess | Unanswerable:
+    def __call__(self, obs: Observation, *, rng: Rng = 0) -> LabelGuess | Unanswerable:
         return _lowest(obs, lambda found: found.weight.amin(1))
 
 
@@ -29,7 +30,7 @@ class RowSum:
 
     citations: tuple[str, ...] = ("idlg",)
 
-    def __call__(self, obs: Observation, *, rng: Generator) -> LabelGuess | Unanswerable:
+    def __call__(self, obs: Observation, *, rng: Rng = 0) -> LabelGuess | Unanswerable:
         return _lowest(obs, lambda found: found.weight.sum(1) if found.bias is None else found.bias)
 
 

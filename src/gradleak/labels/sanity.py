@@ -7,11 +7,14 @@ from gradleak.labels.dummies import look, smooth
 from gradleak.labels.evidence import Evidence, evidence
 from gradleak.labels.guess import Unanswerable
 from gradleak.labels.presence import nonnegative, signs
-from gradleak.observe import Observation
+from gradleak.labels.sent import drift_of
+from gradleak.observe import LocalTraining, Observation
 
 _SURE = 8.0  # standard deviations of the noise
 _FAR = 0.2  # from a whole number, or twice as far as the dummies' own differences explain
 _NEAR = 0.05
+_LITTLE = 0.5  # drift
+_ASTRAY = 0.15  # of a record: farther from a whole number than little drift explains
 _OFF = 0.05  # relative, of a single record's gradient from its own residual
 
 
@@ -22,9 +25,11 @@ def wrong_sign_or_scale(obs: Observation) -> str | None:
     looks like one of well fitted records, and passes.
     """
     found = evidence(obs)
-    if isinstance(found, Unanswerable) or not found.plain:
+    if isinstance(found, Unanswerable):
         return None
     rng = Generator().manual_seed(0)
+    if not found.plain:
+        return _backwards(obs, found, rng)
     checks = (_too_large, _too_many, _more_records, _alone, _fractions)
     return next((fault for check in checks if (fault := check(obs, found, rng)) is not None), None)
 
@@ -113,6 +118,20 @@ def _fractions(obs: Observation, found: Evidence, rng: Generator) -> str | None:
     )
 
 
+def _backwards(obs: Observation, found: Evidence, rng: Generator) -> str | None:
+    """After local training with little drift, counts are nearly whole; with before and after swapped, not."""
+    small = isinstance(obs.client, LocalTraining) and drift_of(obs) < _LITTLE
+    if not small or found.bias is None:
+        return None
+    p = look(obs, smooth(obs, 64, rng)).p
+    if found.batch * float(p.std(0).mean()) > _NEAR * 4:
+        return None
+    forward, backward = (_off(found, p.mean(0), sign) for sign in (1.0, -1.0))
+    if forward < _ASTRAY or backward > forward / 4:
+        return None
+    return _turned("nearly whole numbers as counts of the classes; came some only after changing the sign")
+
+
 def _off(found: Evidence, p: Tensor, sign: float) -> float:
     counts = found.batch * (p - sign * found.full[:, -1])
     return float((counts - counts.round().clamp_min(0)).abs().max())
@@ -125,4 +144,7 @@ def _plain(obs: Observation) -> Tensor:
 
 
 def _turned(expected: str) -> str:
-    return f"expected {expected}. The sign is the other one: a step W_T - W_0 is minus lr times the gradient"
+    return (
+        f"expected {expected}. The sign is the other one: a step W_T - W_0 is minus lr times the gradient; "
+        "or before and after were swapped"
+    )

@@ -12,6 +12,7 @@ from gradleak.labels.evidence import Evidence, evidence
 from gradleak.labels.guess import LabelGuess, Unanswerable
 from gradleak.labels.zero_shot import ZeroShot, trust
 from gradleak.observe import Observation
+from gradleak.randomness import Rng, generator
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ class Simulated:
                 f"expected rounds >= 0 and a damping in (0, 1]; came {self.rounds!r} and {self.damping!r}"
             )
 
-    def __call__(self, obs: Observation, *, rng: Generator) -> LabelGuess | Unanswerable:
+    def __call__(self, obs: Observation, *, rng: Rng = 0) -> LabelGuess | Unanswerable:
+        rng = generator(rng)
         found = evidence(obs)
         if isinstance(found, Unanswerable):
             return found

@@ -13,6 +13,7 @@ from gradleak.labels.evidence import Evidence, evidence
 from gradleak.labels.guess import LabelGuess, Unanswerable
 from gradleak.labels.sent import drift_of, weights_after
 from gradleak.observe import Observation
+from gradleak.randomness import Rng, generator
 
 Form = Literal["auto", "bias", "features"]
 Pictures = Literal["smooth", "uniform"]
@@ -49,7 +50,8 @@ class ZeroShot:
         if not isinstance(self.dummies, int) or self.dummies < 1:
             raise InvalidInput(f"dummies must be a whole number of 1 or more; came {self.dummies!r}")
 
-    def __call__(self, obs: Observation, *, rng: Generator) -> LabelGuess | Unanswerable:
+    def __call__(self, obs: Observation, *, rng: Rng = 0) -> LabelGuess | Unanswerable:
+        rng = generator(rng)
         found = evidence(obs)
         if isinstance(found, Unanswerable):
             return found

@@ -27,7 +27,7 @@ Pick = Tensor
 """The records of one step: their indices, or one weight in [0, 1] per record of the whole batch."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LocalTraining(ABC):
     """``epochs`` passes over the records in batches of ``batch_size``; the update is W_T − W_0.
 
@@ -59,6 +59,14 @@ class LocalTraining(ABC):
                 f"expected order as one of {', '.join(ORDERS)}, or as {self.epochs} permutations of the "
                 f"records; came {self.order!r}"
             )
+
+    def __repr__(self) -> str:
+        """As it is built, but for an order that is known: that of 64 records would hide all the rest."""
+        said = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        told = {name: repr(value) for name, value in said.items()}
+        if not isinstance(self.order, str):
+            told["order"] = f"<known, {self.epochs} x {len(self.order[0])}>"
+        return f"{type(self).__name__}({', '.join(f'{name}={value}' for name, value in told.items())})"
 
     def __call__(self, task: Task, params: Tree, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         picks = [torch.tensor(pick, device=x.device) for pick in self.picks(len(x))]
@@ -146,7 +154,7 @@ class LocalTraining(ABC):
         return dataclasses.replace(self, order=orders)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LocalSGD(LocalTraining):
     """Local training by stochastic gradient descent, as torch.optim.SGD does it."""
 
@@ -177,7 +185,7 @@ class LocalSGD(LocalTraining):
         return self.lr * (steps - m * (1 - m**steps) / (1 - m)) / (1 - m)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LocalAdam(LocalTraining):
     """Local training by Adam, as torch.optim.Adam does it."""
 

@@ -23,7 +23,7 @@ from gradleak.observe.client import Client, OneGradient, Summed, Trained
 from gradleak.observe.domain import Domain
 from gradleak.observe.draws import drawing_layers, rest
 from gradleak.observe.drift import drift_of, smooth_pixels
-from gradleak.observe.layers import head, trace
+from gradleak.observe.layers import head, name_of, trace
 from gradleak.observe.probe import require_still
 from gradleak.observe.statistics import norm_layers, statistics_between
 from gradleak.observe.task import (
@@ -170,15 +170,28 @@ class Observation:
         require_function("client", client)
         check_fit("weights that came back", {n: t for n, t in after.items() if n in trained}, trained)
         steps = client.steps(check_shape(x_shape)[0]) if isinstance(client, Trained) else 1
+        update = {name: after[name].detach().to(before) - before for name, before in trained.items()}
+        if not any(bool(leaf.any()) for leaf in update.values()):
+            raise InvalidUpdate(
+                "expected weights that have moved; those that came back are the model's own. If the model "
+                "was trained in place, pass one with the weights from before: copy.deepcopy(model) ahead "
+                "of training."
+            )
+        statistics = statistics_between(model, constants, after, steps)
+        if statistics is not None and not any(n.training for n in norm_layers(model).values()):
+            raise InvalidUpdate(
+                "the running statistics that came back have moved, so the client was in train mode, and the "
+                "model is in eval mode. Call model.train() first, so that the attacker simulates the same."
+            )
         return cls.from_update(
             model,
-            {name: after[name].detach().to(before) - before for name, before in trained.items()},
+            update,
             x_shape=x_shape,
             classes=classes,
             loss=loss,
             client=client,
             labels=labels,
-            statistics=statistics_between(model, constants, after, steps),
+            statistics=statistics,
             normalization=normalization,
         )
 
@@ -262,7 +275,8 @@ class Observation:
             facts.append("that BatchNorm used the batch's own statistics")
         facts += ["the batch's statistics at every BatchNorm"] if self.statistics is not None else []
         if self.draws:
-            facts.append(f"that {', '.join(self.draws)} drew at random, and not what")
+            drawing = (name_of(path, self.model.get_submodule(path)) for path in self.draws)
+            facts.append(f"that {', '.join(drawing)} drew at random, and not what")
         return tuple(facts)
 
     def simulate(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:

@@ -91,10 +91,11 @@ class Ladder:
             )
         where = f"'{lowest.rung.name}', rung {1 + self.steps.index(lowest)} of {len(self.steps)}"
         pictures = 0 if lowest.findings is None else len(lowest.findings.findings)
-        head = f"Pictures leak to {self.attack} down to {where}: {lowest.leaked} of {pictures} there"
+        leaked = f"{lowest.leaked} of {pictures} there"
+        head = f"The last rung on which pictures leak to {self.attack} is {where}: {leaked}"
         below = answered[answered.index(lowest) + 1 :]
         if below:
-            return f"{head}. Without {below[0].rung.lost.partition(':')[0]}, none does.{early}"
+            return f"{head}. From '{below[0].rung.name}' on, none does.{early}"
         if lowest is not tried[-1]:
             return f"{head}. Below, {self.attack} gave no answer, which says nothing.{early}"
         if lowest.rung is RUNGS[-1]:

@@ -108,7 +108,7 @@ RUNGS: tuple[Rung, ...] = (
     ),
     Rung(
         "train mode",
-        "that layers are at rest: BatchNorm uses the batch's own statistics, dropout draws",
+        "layers at rest: in training, BatchNorm uses the batch's own statistics, and dropout draws",
         lambda setting: setting.seen(reveal=_ALL, training=True),
         _no_difference,
     ),

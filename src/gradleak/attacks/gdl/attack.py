@@ -45,7 +45,7 @@ class Settled:
 
     guess: LabelGuess
 
-    def __call__(self, obs: Observation, *, rng: Generator) -> LabelGuess:
+    def __call__(self, obs: Observation, *, rng: Rng = 0) -> LabelGuess:
         return self.guess
 
 

@@ -2,9 +2,11 @@
 
 import dataclasses
 
+import torch
 from torch import Generator, Tensor
 
 from gradleak.attacks.base import Reconstruction
+from gradleak.errors import InvalidInput
 from gradleak.observe import Client, LocalTraining, Observation, OneGradient
 from gradleak.observe.task import attention_by_formula
 from gradleak.trees import Tree, add, detached, dot, norm, scale, subtract
@@ -38,6 +40,11 @@ def as_gradient(obs: Observation, client: Client, x: Tensor, y: Tensor) -> Tree:
     """The gradient that one would take this client's update for."""
     with attention_by_formula():
         update = detached(client(obs.task, obs.params, x, y))
+    if not all(bool(torch.isfinite(leaf).all()) for leaf in update.values()):
+        raise InvalidInput(
+            f"the client that the attacker assumes overflows on random pictures: {client!r}. Expected "
+            "settings under which it trains: is its rate the one that was used?"
+        )
     return dataclasses.replace(obs, update=update, client=client).gradient or update
 
 

@@ -94,7 +94,10 @@ def _not_learnt(obs: Observation, order: LearntOrder) -> str:
         )
     if float(norm(subtract(blended, sent))) <= _SAME * float(norm(sent)):
         return ""
-    return "a step on shares of records is none of this client's, as with BatchNorm, or a loss that sums"
+    return (
+        "learning it takes every record's share in every step, and this client mixes the records of a step, "
+        "as BatchNorm in train mode or a loss that sums does"
+    )
 
 
 def _held_against_the_update(

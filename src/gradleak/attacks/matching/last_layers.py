@@ -19,6 +19,7 @@ from gradleak.labels import LabelGuess, Unanswerable
 from gradleak.observe import Observation, OneGradient, Task, cross_entropy, head
 from gradleak.observe.layers import trace
 from gradleak.observe.task import noise_batch
+from gradleak.randomness import Rng, generator
 from gradleak.trees import Tree
 
 _AWAKE = 4.0  # a feature is not 0 where it is so many times its own noise
@@ -149,6 +150,6 @@ class HeadLabels:
     search: Search = field(default_factory=Search)
     citations: tuple[str, ...] = ()
 
-    def __call__(self, obs: Observation, *, rng: Generator) -> LabelGuess | Unanswerable:
-        found = last_layers(obs, None, self.search, rng)
+    def __call__(self, obs: Observation, *, rng: Rng = 0) -> LabelGuess | Unanswerable:
+        found = last_layers(obs, None, self.search, generator(rng))
         return found if isinstance(found, Unanswerable) else LabelGuess(y=found.y.to(obs.like.device))
