@@ -247,9 +247,11 @@ def test_every_term_of_gradinversion_is_a_row_that_differs(monkeypatch, small):
     for name, value in (("_STEPS", 8), ("_TRIALS", 2), ("_EPOCHS", 1), ("_TRAINED_ON", 64)):
         monkeypatch.setattr(room("gradinversion"), name, value)
     found = rows("gradinversion-ablation", 1)
-    assert [row["paper"] for row in found if row["paper"]] == ["10.75", "12.52", "12.06", "12.93"] * 2
-    assert len(found) == 24
-    assert len({row["mismatch"] for row in found}) >= 16
+    assert [row["paper"] for row in found if row["paper"]] == [
+        "10.75", "12.52", "12.06", "12.93", "10.75", "12.52"
+    ]  # fmt: skip
+    assert len(found) == 16
+    assert len({row["mismatch"] for row in found}) >= 11
     assert [row["terms"] for row in found if row["against the row it is held to"] is None] == [
         "gradient alone", "all", "gradient alone", "all"
     ]  # fmt: skip

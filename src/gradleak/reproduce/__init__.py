@@ -47,7 +47,7 @@ TABLES: dict[str, Paper] = {
     "gradinversion-ablation": Paper(
         "each term on and off; --pictures counts batches of 4 (Yin et al. 2021)",
         gradinversion_ablation,
-        2,
+        3,
         ("cifar10",),
     ),
 }
