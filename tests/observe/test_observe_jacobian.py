@@ -1,5 +1,7 @@
 """Products with the Jacobian of the update, and what its rank leaves open."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -16,6 +18,75 @@ def jacobian(model: nn.Module, x: Tensor, client: gl.LocalSGD | None = None) -> 
 def dense(j: Jacobian) -> Tensor:
     """The slow twin: column by column."""
     return torch.stack([j.times(e.reshape(j.x.shape)) for e in torch.eye(j.x.numel()).double()], 1)
+
+
+def normed(norm: nn.Module) -> nn.Module:
+    torch.manual_seed(0)
+    layers = (nn.Conv2d(1, 4, 3, padding=1), norm, nn.Sigmoid(), nn.Flatten(), nn.Linear(256, 5))
+    return nn.Sequential(*layers).double()
+
+
+class Attending(nn.Module):
+    """A picture as four tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.block = nn.TransformerEncoderLayer(16, 2, 32, dropout=0.0, batch_first=True)
+        self.head = nn.Linear(16, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.block(x.reshape(len(x), 4, 16)).mean(1))
+
+
+NETWORKS = {
+    "layer norm": lambda: normed(nn.LayerNorm([4, 8, 8])),
+    "instance norm": lambda: normed(nn.InstanceNorm2d(4, affine=True)),
+    "group norm": lambda: normed(nn.GroupNorm(2, 4)),  # which torch cannot batch backwards
+    "batch norm, training": lambda: normed(nn.BatchNorm2d(4)).train(),
+    "attention": lambda: Attending().double(),
+    "max-pool": lambda: normed(nn.MaxPool2d(3, 1, 1)),
+}
+
+
+@pytest.mark.parametrize("client", [None, gl.LocalSGD(2, 1, 0.1, order="given")], ids=["one", "local"])
+@pytest.mark.parametrize("network", NETWORKS)
+def test_many_products_at_once_are_those_one_by_one(network: str, client: gl.LocalSGD | None) -> None:
+    # Not weighted evenly: before a BatchNorm a bias has a gradient of nothing but rounding.
+    j = replace(jacobian(NETWORKS[network](), faces(2), client), weights=None)
+    matrix = dense(j)
+    torch.testing.assert_close(j.dense(), matrix)
+    torch.testing.assert_close(j.gram(), matrix.T @ matrix)
+    torch.testing.assert_close(j.gram(memory=0), matrix.T @ matrix)
+    assert torch.equal(j.gram(memory=0), j.gram(memory=0).T)
+    us = torch.randn(3, j.rows, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    torch.testing.assert_close(j.transposed_all(us).flatten(1), us @ matrix)
+
+
+def test_products_that_torch_batches_wrongly_are_taken_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = torch.autograd.grad
+
+    def wrong(*args: object, is_grads_batched: bool = False, **given: object) -> tuple[Tensor, ...]:
+        found = honest(*args, is_grads_batched=is_grads_batched, **given)  # type: ignore[arg-type]
+        return tuple(g if g is None else g * 1.001 for g in found) if is_grads_batched else found
+
+    monkeypatch.setattr(torch.autograd, "grad", wrong)
+    j = jacobian(normed(nn.Identity()), faces(1))
+    matrix = dense(j)
+    torch.testing.assert_close(j.dense(), matrix)
+    torch.testing.assert_close(j.gram(memory=0), matrix.T @ matrix)
+
+
+def test_a_parameter_whose_update_does_not_see_the_picture_is_a_row_of_zeros() -> None:
+    def client(task: object, params: dict[str, Tensor], x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        sent = gl.OneGradient()(task, params, x, y)  # type: ignore[arg-type]
+        return sent | {"4.bias": torch.ones(5, dtype=torch.float64)}
+
+    j = jacobian(normed(nn.Identity()), faces(1), client)  # type: ignore[arg-type]
+    matrix = j.dense()
+    assert bool((j.split(matrix[:, 3])["4.bias"] == 0).all())
+    torch.testing.assert_close(dense(j), matrix)
+    torch.testing.assert_close(j.gram(memory=0), matrix.T @ matrix)
+    assert bool(matrix.any())
 
 
 def faces(n: int) -> Tensor:

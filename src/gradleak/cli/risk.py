@@ -1,11 +1,20 @@
 """``gradleak risk``: what a network would give away, said before any attack is run."""
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import click
+import torch
 from rich.table import Table
 
 from gradleak.cli.console import console, json_option, print_json, results
-from gradleak.cli.models import args_option, build
+from gradleak.cli.data import Source, data_options
+from gradleak.cli.models import args_option, build, load_weights, model_option, weights_option
+from gradleak.cli.training import Training, training_options
 from gradleak.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 
 @click.group()
@@ -66,6 +75,83 @@ def rank(
     results.print(f"\n{report.verdict}", highlight=False, markup=False, soft_wrap=True)
     if advice:
         _print_advice(None if changes is None else [change.says for change in changes])
+
+
+@risk.command()
+@model_option
+@args_option
+@weights_option
+@data_options
+@click.option(
+    "-n", "--batch", type=click.IntRange(1), default=1, show_default=True, help="Pictures of the client."
+)
+@training_options
+@click.option(
+    "--noise", type=float, default=0.0, show_default=True, help="Std of what is added to every entry."
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Everything random follows from it.")
+@json_option
+def predict(
+    spec: str,
+    pairs: tuple[str, ...],
+    weights: Path | None,
+    source: Source,
+    batch: int,
+    training: Training,
+    noise: float,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Say how near an attacker would come to each picture, and which labels can be read off.
+
+    \b
+    gradleak risk predict --model lenet --data digits --size 16 --arg channels=1 --arg size=16
+    gradleak risk predict --model convnet --batch 4 --lr 0.05 --epochs 2 --local-batch 2 --noise 1e-3
+
+    No attack is run: the update is taken for linear around the pictures, and pictures for smooth. For
+    networks with kinks, such as ReLU, the number errs towards too much leakage.
+    """
+    from gradleak import risk as room
+
+    client = training.client(batch)
+    model = build(spec, pairs, seed).eval()
+    load_weights(model, weights)
+    x, y = source.read(batch)
+    found = room.predict(model, x, y % classes_of(model, x), client=client, noise=noise, rng=seed)
+    if as_json:
+        print_json(found.to_dict())
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading, right in (
+        ("picture", True),
+        ("predicted", True),
+        ("null", True),
+        ("label", False),
+        ("", False),
+    ):
+        table.add_column(heading, justify="right" if right else "left")
+    for i, one in enumerate(found.samples, start=1):
+        label = {True: "read off", False: "not read", None: "-"}[one.label_read]
+        style = "bold" if one.leaks else None
+        table.add_row(
+            str(i), f"{one.psnr:.1f} dB", f"{one.null_psnr:.1f} dB", label, one.verdict, style=style
+        )
+    results.print(table)
+    for note in found.notes:
+        console.print(note, highlight=False, markup=False)
+    for reason in found.samples[0].reasons[:1]:
+        results.print(f"\n{reason}; {found.client}; {found.seconds:.1f} s", highlight=False, markup=False)
+    results.print(found.verdict, highlight=False, markup=False, style="bold", soft_wrap=True)
+
+
+def classes_of(model: "nn.Module", x: "Tensor") -> int:
+    """How many logits the model has for these pictures."""
+    from gradleak.observe import observe
+
+    found = observe(model, x, torch.zeros(len(x), dtype=torch.int64)).classes
+    if found is None:
+        raise InvalidInput("expected a model that classifies; came one with another output")
+    return found
 
 
 def _print_rows(rows: list[dict[str, str]]) -> None:

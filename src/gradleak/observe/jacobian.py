@@ -1,15 +1,20 @@
 """How the update answers to small changes of the batch, and how much of the batch it leaves open."""
 
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
+from scipy.linalg.blas import dsyrk
 from torch import Generator, Tensor
 
 from gradleak.observe.observation import Observation
 from gradleak.observe.task import attention_by_formula
 from gradleak.trees import detached, flatten
+
+_AT_ONCE = 64  # products in one call: more are no faster
+_NUMBERS = 2**24  # in what one call returns
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,10 +34,12 @@ class Jacobian:
     def even(cls, obs: Observation, x: Tensor, y: Tensor) -> "Jacobian":
         """With rows scaled so that every parameter's share of the update has the same size.
 
-        An attacker may weigh them as it likes, and the rank is the same.
+        An attacker may weigh them as it likes, and the rank is the same. A share that is rounding, as that of
+        a bias before BatchNorm is, stays small.
         """
         sizes = {name: float(leaf.norm()) for name, leaf in cls(obs, x, y).update.items()}
-        return cls(obs, x, y, {name: 1 / max(size, 1e-30) for name, size in sizes.items()})
+        least = max(1e-4 * max(sizes.values()), 1e-30)
+        return cls(obs, x, y, {name: 1 / max(size, least) for name, size in sizes.items()})
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -52,14 +59,37 @@ class Jacobian:
         }
 
     def dense(self) -> Tensor:
-        """[rows, columns] in float64, column by column: for a picture that is small enough."""
+        """[rows, columns] in float64, many columns at a time: for a picture that is small enough."""
         columns = self.x.numel()
         found = self.x.new_empty(columns, self.rows, dtype=torch.float64)
-        for column in range(columns):
-            one = torch.zeros(columns, dtype=torch.float64, device=self.x.device)
-            one[column] = 1
-            found[column] = self.times(one.reshape(self.x.shape))
+        for at, block in self._blocks():
+            found[at] = self.times_all(block)
         return found.T
+
+    def gram(self, memory: int = 2**30) -> Tensor:
+        """JᵀJ [columns, columns] in float64, symmetric to the last bit.
+
+        J is written down where it takes no more than ``memory`` bytes, and the Gram matrix is one product
+        of matrices. Otherwise its columns are Jᵀ(J e), block by block: nothing as large as J is ever held,
+        and for a large network that is also the faster way.
+        """
+        columns = self.x.numel()
+        if 8 * self.rows * columns <= memory:
+            return _squared(self.dense())
+        found = self.x.new_empty(columns, columns, dtype=torch.float64)
+        for at, block in self._blocks():
+            found[at] = self.transposed_all(self.times_all(block)).flatten(1)
+        return (found + found.T) / 2
+
+    def times_all(self, vs: Tensor) -> Tensor:
+        """J v for each of [n, *batch] at once, in float64: [n, rows]."""
+        us, slope = self._slope
+        return _products(self._unbatched, slope, us, vs)
+
+    def transposed_all(self, us: Tensor) -> Tensor:
+        """Jᵀu for each of [n, rows] at once, in float64: [n, *batch]."""
+        leaf, update = self._sent
+        return _products(self._unbatched, update, (leaf,), us).reshape(-1, *self.x.shape)
 
     def transposed(self, u: Tensor) -> Tensor:
         """Jᵀu in float64: one matching gradient."""
@@ -70,10 +100,9 @@ class Jacobian:
 
     def times(self, v: Tensor) -> Tensor:
         """J v in float64, as the derivative of ⟨Jᵀu, v⟩ with respect to u."""
-        u, slope = self._slope
+        us, slope = self._slope
         with attention_by_formula():
-            (product,) = torch.autograd.grad(slope, u, v.to(slope), retain_graph=True)
-        return product.detach().double()
+            return _product(slope, us, v.to(slope)).double()
 
     @property
     def rows(self) -> int:
@@ -81,23 +110,97 @@ class Jacobian:
 
     @cached_property
     def _sent(self) -> tuple[Tensor, Tensor]:
+        leaf, parts = self._parts
+        return leaf, flatten(parts)
+
+    @cached_property
+    def _parts(self) -> tuple[Tensor, dict[str, Tensor]]:
         leaf = self.x.detach().clone().requires_grad_()
         update = self._simulated(leaf)
         weights = self.weights or {}
-        return leaf, flatten({name: u * weights.get(name, 1.0) for name, u in update.items()})
+        return leaf, {name: u * weights.get(name, 1.0) for name, u in update.items()}
 
     def _simulated(self, x: Tensor) -> dict[str, Tensor]:
         task = replace(self.obs.task, transformed=False, whole=True)
         with attention_by_formula(), torch.enable_grad():
             return self.obs.client(task, self.obs.params, x, self.y)
 
+    def _blocks(self) -> Iterator[tuple[slice, Tensor]]:
+        """Unit vectors, as many at a time as their products take little memory, and where they stand."""
+        columns = self.x.numel()
+        size = max(1, min(_AT_ONCE, _NUMBERS // max(self.rows, columns)))
+        for start in range(0, columns, size):
+            n = min(size, columns - start)
+            units = torch.zeros(n, columns, dtype=torch.float64, device=self.x.device)
+            units[range(n), range(start, start + n)] = 1
+            yield slice(start, start + n), units.reshape(n, *self.x.shape)
+
     @cached_property
-    def _slope(self) -> tuple[Tensor, Tensor]:
-        leaf, update = self._sent
-        u = torch.zeros_like(update, requires_grad=True)
+    def _unbatched(self) -> set[int]:
+        """Which of the two graphs torch was found not to batch, by the identity of its end."""
+        return set()
+
+    @cached_property
+    def _slope(self) -> tuple[tuple[Tensor, ...], Tensor]:
+        # One u for each parameter: of a single one, every part of J v would be padded to the whole length.
+        leaf, parts = self._parts
+        us = tuple(torch.zeros_like(part, requires_grad=True) for part in parts.values())
+        moving = [(part, u) for part, u in zip(parts.values(), us, strict=True) if part.requires_grad]
         with attention_by_formula(), torch.enable_grad():
-            (slope,) = torch.autograd.grad(update, leaf, u, create_graph=True)
-        return u, slope
+            (slope,) = torch.autograd.grad(
+                [part for part, _ in moving], leaf, [u for _, u in moving], create_graph=True
+            )
+        return us, slope
+
+
+def _product(outputs: Tensor, inputs: Sequence[Tensor], v: Tensor, *, many: bool = False) -> Tensor:
+    """The slopes of ⟨outputs, v⟩, as one vector; of many v at once, as one row for each."""
+    slopes = torch.autograd.grad(
+        outputs, inputs, v, retain_graph=True, is_grads_batched=many, allow_unused=True
+    )
+    rows = v.shape[:1] if many else ()
+    parts = [
+        leaf.new_zeros((*rows, leaf.numel())) if slope is None else slope.detach().reshape(*rows, -1)
+        for slope, leaf in zip(slopes, inputs, strict=True)
+    ]
+    return torch.cat(parts, -1)
+
+
+def _products(unbatched: set[int], outputs: Tensor, inputs: Sequence[Tensor], vectors: Tensor) -> Tensor:
+    """Many products at once where torch can, and one by one otherwise, which ``unbatched`` remembers.
+
+    Some layers cannot be batched, and torch has batched others to wrong numbers without a word. So every
+    block is compared with one more product, of a random mixture of its vectors.
+    """
+    vectors = vectors.to(outputs)
+    with attention_by_formula():
+        if id(outputs) not in unbatched:
+            at_once = _batched(outputs, inputs, vectors)
+            if at_once is not None:
+                return at_once.double()
+            unbatched.add(id(outputs))
+        return torch.stack([_product(outputs, inputs, v) for v in vectors]).double()
+
+
+def _batched(outputs: Tensor, inputs: Sequence[Tensor], vectors: Tensor) -> Tensor | None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # torch says so where it would go one by one, and slowly
+            found = _product(outputs, inputs, vectors, many=True)
+    except (RuntimeError, UserWarning):
+        return None
+    shares = torch.randn(len(vectors), generator=Generator().manual_seed(0), dtype=torch.float64).to(outputs)
+    mixture = torch.tensordot(shares, vectors, 1)
+    off = (shares @ found - _product(outputs, inputs, mixture)).norm()
+    return found if bool(off <= 1000 * torch.finfo(found.dtype).eps * found.norm()) else None
+
+
+def _squared(matrix: Tensor) -> Tensor:
+    """AᵀA of a matrix that lies column by column; on the CPU by the BLAS routine that computes half of it."""
+    if matrix.is_cuda:
+        return matrix.T @ matrix
+    half = torch.from_numpy(dsyrk(1.0, matrix.numpy(), trans=1, lower=0))
+    return half.triu() + half.triu(1).T
 
 
 def open_share(jacobian: Jacobian, rng: Generator, *, iterations: int = 300, enough: float = 0.0) -> float:

@@ -1,0 +1,411 @@
+"""Risk in decibels: how well the strongest known attacker would rebuild a picture from a blurred update.
+
+It takes the update for linear in the picture around the truth and pictures for Gaussian, and tells what the
+most probable picture then is off by. With J the Jacobian of the update, W = 1/std² of its entries, pictures
+x = center + K u with u ~ N(0, I), and A = Kᵀ Jᵀ W J K, the attacker finds u up to
+
+    (I + A)⁻¹ u*            its bias: what the prior smooths away of this picture, and
+    (I + A)⁻¹ Kᵀ Jᵀ W^½ e   its variance, with e ~ N(0, I): what the noise writes into it.
+
+It is no upper bound: an attacker with a better prior than a Gaussian does better where the prior speaks.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from math import inf, isfinite
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from gradleak.errors import InvalidBatch, InvalidInput, InvalidUpdate
+from gradleak.observe import Client, Observation, observe
+from gradleak.observe.checks import check_finite, check_fit, check_targets, require_function
+from gradleak.observe.jacobian import Jacobian
+from gradleak.randomness import Rng, spawn
+from gradleak.risk.lanczos import Lanczos
+from gradleak.risk.noise import Weights, entries_kept
+from gradleak.risk.prior import Prior, prior_of
+from gradleak.trees import Tree
+
+AGREED = 0.3  # decibels within which two sizes of the Krylov space are one answer
+_DENSE = 4096  # unknowns: a matrix of 128 MiB, and its eigenvectors in minutes
+_MOST = 20_000  # 3 GiB, and two more matrices beside it
+_FIRST, _GROWTH, _STEPS = 8, 1.5, 600
+_DRAWS, _MORE_DRAWS = 4, 40  # of noise, and of pictures of the prior, where memory allows
+_SAMPLED, _FEW = 0.2, 100  # decibels of standard error with so few dimensions: then more are drawn
+_LEAST = 200  # steps that the draws leave room for
+_NUMBERS = 2**26  # in all Krylov bases together: half a GiB
+_AT_ONCE = 2**24  # numbers in the updates of one product
+_PER_DIMENSION = 0.05  # Krylov steps for each dimension seen, before agreement is believed
+_KINKS = ("Relu", "LeakyRelu", "Prelu", "Rrelu", "Hard", "Threshold", "Abs", "Max", "Min", "Clamp")
+
+
+@dataclass(frozen=True, eq=False)
+class Decibels:
+    """PSNR by noise level and record, in pixels; ``psnr`` is the number to show for these very pictures.
+
+    ``bayes`` is its mean error over the pictures of the prior, which says more about the model and the noise.
+    ``unbiased`` is an attacker without a prior (the inversion influence function with ε = 0): −∞ where some
+    direction is not seen at all, NaN where no dense matrix was made. ``null_psnr`` is that of the prior's
+    center. ``dimensions`` count, by level, the directions of the whole batch that the noise leaves visible.
+    All of them are means over the noise; where few dimensions are seen, one draw of it strays by decibels.
+
+    ``way`` is "dense" or "lanczos". By level, ``error`` is how many decibels the last enlargement of the
+    Krylov space still changed, and above ``AGREED`` an answer that errs towards too much leakage;
+    ``sampling`` is the standard error of ``psnr`` from the few draws of noise that stand for all. Both are 0
+    when dense. ``note`` says where the number has to be taken with care.
+    """
+
+    noise: tuple[float, ...]
+    psnr: Tensor
+    bayes: Tensor
+    unbiased: Tensor
+    null_psnr: Tensor
+    dimensions: Tensor
+    way: str
+    error: Tensor
+    sampling: Tensor
+    note: str = ""
+
+    @property
+    def leak(self) -> Tensor:
+        """What the update adds to a guess without it; 0 where it adds nothing."""
+        return self.psnr - self.null_psnr
+
+    @property
+    def converged(self) -> bool:
+        return bool((self.error <= AGREED).all())
+
+
+def decibels(
+    model_or_obs: nn.Module | Observation,
+    x: Tensor,
+    y: Tensor,
+    *,
+    noise: float | Sequence[float],
+    client: Client | None = None,
+    weights: Weights | None = None,
+    kept: Tree | None = None,
+    exact: bool | None = None,
+    rng: Rng = 0,
+) -> Decibels:
+    """What the batch ``x`` with labels ``y`` loses through its update under noise, without an attack.
+
+    The deviation of an update's entry is ``noise`` over its weight, for each level of ``noise``; ``weights``
+    are 1 unless given, by name, one number or one per entry, and 0 is an entry that nobody sees. Entries that
+    are not ``kept`` have weight 0. See ``gradleak.risk.noise`` for weights of common defences. Labels are
+    known to the attacker, and so is the noise's strength.
+
+    ``exact`` chooses a dense matrix of all pixels against all, or, False, Lanczos runs from a few random
+    vectors of ``rng``; None goes by size.
+    """
+    levels = _levels(noise)
+    obs = _observed(model_or_obs, x, y, client).to(torch.float64)
+    x = x.detach().to(obs.like.device, torch.float64)
+    y = y.detach().to(obs.like.device, torch.float64 if y.is_floating_point() else y.dtype)
+    if exact and x.numel() > _MOST:
+        raise InvalidInput(
+            f"expected at most {_MOST:,} unknowns with exact=True, as a matrix of their square is made; came "
+            f"{x.numel():,}. Leave exact out, or take exact=False."
+        )
+    seen = Seen(
+        Jacobian(obs, x, y, _weights(obs, weights, kept)), prior_of(obs.x_shape, obs.domain, obs.like)
+    )
+    dense = x.numel() <= _DENSE if exact is None else exact
+    found = _dense(seen, levels) if dense else _matrix_free(seen, levels, rng)
+    return replace(found, note=" ".join(_notes(obs, x, found)))
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """The update as the attacker's coordinates u see it: J K, with both sides in float64."""
+
+    jacobian: Jacobian
+    prior: Prior
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.jacobian.x.shape
+
+    @cached_property
+    def moved(self) -> Tensor:
+        """How far the pictures are from the prior's center, in pixels."""
+        pixels = self.jacobian.obs.domain.to_pixels(self.jacobian.x)
+        return pixels - self.prior.center(pixels)
+
+    @property
+    def truth(self) -> Tensor:
+        """u*."""
+        return self.prior.coordinates(self.moved).reshape(-1)
+
+    def pixels(self, u: Tensor) -> Tensor:
+        """K u, for one vector or for a row of each."""
+        return self.prior.spread(u.reshape(-1, *self.shape[1:])).reshape(*u.shape[:-1], *self.shape)
+
+    def times(self, u: Tensor) -> Tensor:
+        return self.jacobian.times(self._in_units(self.pixels(u)))
+
+    def transposed(self, rows: Tensor) -> Tensor:
+        return self.prior.gathered(self._in_units(self.jacobian.transposed(rows))).reshape(-1)
+
+    def product(self, u: Tensor) -> Tensor:
+        """A u at noise 1."""
+        return self.transposed(self.times(u))
+
+    def products(self, rows: Tensor) -> Tensor:
+        """A u of every row, a few at a time: a large network's update takes memory."""
+        size = max(1, _AT_ONCE // self.jacobian.rows)
+        return torch.cat([self._products(some) for some in torch.split(rows, size)])
+
+    def _products(self, rows: Tensor) -> Tensor:
+        if len(rows) == 1:
+            return self.product(rows[0])[None]
+        moved = self._in_units(self.pixels(rows).flatten(0, 1)).reshape(len(rows), *self.shape)
+        slopes = self.jacobian.transposed_all(self.jacobian.times_all(moved))
+        return self.prior.gathered(self._in_units(slopes.flatten(0, 1))).reshape(rows.shape)
+
+    def gram(self) -> Tensor:
+        """A at noise 1, written out."""
+        half = self._gathered_rows(self.jacobian.gram())
+        matrix = self._gathered_rows(half.T)
+        return (matrix + matrix.T) / 2
+
+    def _gathered_rows(self, rows: Tensor) -> Tensor:
+        """M K, row by row."""
+        return torch.cat(
+            [
+                self.prior.gathered(self._in_units(some.reshape(-1, *self.shape[1:]))).reshape(len(some), -1)
+                for some in torch.split(rows, 256)
+            ]
+        )
+
+    def _in_units(self, pixels: Tensor) -> Tensor:
+        """As the model's input: normalisation divides by a deviation, whichever way the chain rule goes."""
+        domain = self.jacobian.obs.domain
+        return domain.from_pixels(pixels) - domain.from_pixels(torch.zeros_like(pixels))
+
+    def errors(self, u: Tensor) -> Tensor:
+        """Each record's sum of squares of K u, for one vector or for a row of each."""
+        return self.pixels(u).flatten(u.dim()).square().sum(-1)
+
+
+def _dense(seen: Seen, levels: tuple[float, ...]) -> Decibels:
+    """One eigendecomposition A = V diag(l) Vᵀ serves all levels: l / noise²."""
+    values, vectors = torch.linalg.eigh(seen.gram())
+    rounding = float(values[-1]) * len(values) * torch.finfo(torch.float64).eps
+    values = torch.where(values <= max(rounding, 0.0), 0.0, values)
+    power = seen.errors(vectors.T)  # of each eigenvector, by record
+    share = vectors.T @ seen.truth
+    psnr, bayes, unbiased, dimensions = [], [], [], []
+    for level in levels:
+        left = 1 / (1 + values / level**2)
+        psnr.append(seen.errors(vectors @ (left * share)) + (left * (1 - left)) @ power)
+        bayes.append(left @ power)
+        blind = values == 0
+        free = torch.where(blind[:, None], torch.where(power > 1e-20 * power.max(), inf, 0.0), 0.0)
+        seen_of = torch.where(blind, 0.0, level**2 / values.clamp_min(1e-300))
+        unbiased.append(seen_of @ power + free.sum(0))
+        dimensions.append((1 - left).sum())
+    return _said(seen, levels, psnr, bayes, unbiased, dimensions, "dense", torch.zeros(len(levels)))
+
+
+def _matrix_free(seen: Seen, levels: tuple[float, ...], rng: Rng) -> Decibels:
+    """A few draws of noise where many dimensions are seen; more where few are, which takes few steps."""
+    found = _grown(seen, levels, rng, _DRAWS)
+    again = [i for i in range(len(levels)) if found.sampling[i] > _SAMPLED and found.dimensions[i] < _FEW]
+    if not again:
+        return found
+    more = _grown(seen, tuple(levels[i] for i in again), rng, _MORE_DRAWS)
+    for name in ("psnr", "bayes", "dimensions", "error", "sampling"):
+        getattr(found, name)[again] = getattr(more, name)
+    return found
+
+
+def _grown(seen: Seen, levels: tuple[float, ...], rng: Rng, draws: int) -> Decibels:
+    """Grows the Krylov spaces until two sizes of them agree at every level, or the steps are used up."""
+    n = seen.jacobian.x.numel()
+    draws = max(1, min(draws, _NUMBERS // (2 * n * _LEAST)))
+    most = max(_FIRST, min(_STEPS, _NUMBERS // ((1 + 2 * draws) * n)))
+    runs = Runs.of(seen, draws, rng)
+    last: Decibels | None = None
+    for steps in _sizes(most):
+        runs.spaces.grow(steps)
+        found = runs.said(levels)
+        if last is not None:
+            change = torch.maximum((found.psnr - last.psnr).abs(), (found.bayes - last.bayes).abs())
+            found = replace(found, error=change.amax(1).nan_to_num(0.0))
+        if runs.spaces.ended:
+            return replace(found, error=torch.zeros(len(levels)))
+        enough = steps >= _PER_DIMENSION * float(found.dimensions.max())
+        if last is not None and enough and found.converged:
+            break
+        last = found
+    return found
+
+
+def _sizes(most: int) -> Iterator[int]:
+    size = float(_FIRST)
+    while size < most:
+        yield int(size)
+        size *= _GROWTH
+    yield most
+
+
+@dataclass(frozen=True, eq=False)
+class Runs:
+    """Lanczos from the picture (its bias), some of the prior (the mean bias), and draws of the noise."""
+
+    seen: Seen
+    spaces: Lanczos
+    draws: int
+
+    @classmethod
+    def of(cls, seen: Seen, draws: int, rng: Rng) -> "Runs":
+        pictures, noises = spawn(rng, 2)
+        truth = seen.truth
+        # ±1 and not normal: a coordinate's own share of the error is then exact, brightness above all
+        others = _signs(draws * len(truth), pictures).reshape(draws, -1).to(truth)
+        blurs = [seen.transposed(_signs(seen.jacobian.rows, noises).to(truth)) for _ in range(draws)]
+        return cls(seen, Lanczos(seen.products, torch.stack((truth, *others, *blurs))), draws)
+
+    def said(self, levels: tuple[float, ...]) -> Decibels:
+        filters = [lambda values, s=level: 1 / (1 + values / s**2) for level in levels]
+        psnr, bayes, dimensions, sampling = [], [], [], []
+        for level, after in zip(levels, self.spaces.apply(*filters), strict=True):
+            bias, others, blurs = torch.split(after, [1, self.draws, self.draws])
+            variances = self.seen.errors(blurs / level)
+            variance, own = variances.mean(0), self.seen.errors(bias[0])
+            psnr.append(own + variance)
+            bayes.append(self.seen.errors(others).mean(0) + variance)
+            starts = self.spaces.starts[-self.draws :]
+            dimensions.append((starts * blurs).sum(1).mean() / level**2)
+            deviation = variances.std(0) / self.draws**0.5 if self.draws > 1 else variance
+            sampling.append((10 * (1 + deviation / psnr[-1]).log10()).amax())
+        blind = [torch.full_like(bayes[0], torch.nan) for _ in levels]
+        unknown = torch.full((len(levels),), inf)
+        found = _said(self.seen, levels, psnr, bayes, blind, dimensions, "lanczos", unknown)
+        return replace(found, sampling=torch.stack(sampling).cpu())
+
+
+def _signs(n: int, rng: Generator) -> Tensor:
+    return 2.0 * torch.randint(2, (n,), generator=rng).double() - 1
+
+
+def _said(
+    seen: Seen,
+    levels: tuple[float, ...],
+    psnr: Sequence[Tensor],
+    bayes: Sequence[Tensor],
+    unbiased: Sequence[Tensor],
+    dimensions: Sequence[Tensor],
+    way: str,
+    error: Tensor,
+) -> Decibels:
+    count = seen.moved[0].numel()
+
+    def ratio(errors: Sequence[Tensor]) -> Tensor:
+        return -10 * (torch.stack(list(errors)).cpu() / count).log10()
+
+    null = ratio([seen.moved.flatten(1).square().sum(1)])[0]
+    many = torch.stack(list(dimensions)).cpu()
+    return Decibels(
+        levels, ratio(psnr), ratio(bayes), ratio(unbiased), null, many, way, error, torch.zeros(len(levels))
+    )
+
+
+def _notes(obs: Observation, x: Tensor, found: Decibels) -> Iterator[str]:
+    if kinks := _kinks(obs, x):
+        yield (
+            f"Local: the network has kinks ({', '.join(kinks)}), across which the update is not linear; "
+            "attacks may fall short of this."
+        )
+    if not found.converged:
+        levels = ", ".join(f"{s:g}" for s, e in zip(found.noise, found.error, strict=True) if e > AGREED)
+        yield f"Not converged at noise {levels}: the true number is lower; exact=True settles it."
+
+
+def _kinks(obs: Observation, x: Tensor) -> list[str]:
+    """The kinds of non-smooth steps between the batch and the loss, read off the graph."""
+    with torch.enable_grad():
+        output = obs.task.with_copied_constants().forward(obs.params, x.clone().requires_grad_())
+    met: set[Any] = set()
+    left: list[Any] = [leaf.grad_fn for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
+    found: set[str] = set()
+    while left:
+        node = left.pop()
+        if node is None or node in met:
+            continue
+        met.add(node)
+        name = node.name().partition("Backward")[0]
+        if name.startswith(_KINKS):
+            found.add(name)
+        left += [parent for parent, _ in node.next_functions]
+    return sorted(found)
+
+
+def _observed(given: nn.Module | Observation, x: Tensor, y: Tensor, client: Client | None) -> Observation:
+    if not isinstance(given, Observation):
+        return observe(given, x, y, client=client)
+    if not isinstance(x, Tensor) or tuple(x.shape) != given.x_shape:
+        came = list(x.shape) if isinstance(x, Tensor) else type(x).__name__
+        raise InvalidBatch(
+            f"expected the batch that was observed, of shape {list(given.x_shape)}; came {came}"
+        )
+    if not bool(torch.isfinite(x).all()):
+        raise InvalidBatch("expected finite pixels; came NaN or infinite ones")
+    if not isinstance(y, Tensor):
+        raise InvalidBatch(f"expected labels as a tensor; came {type(y).__name__}")
+    check_targets(y, given.batch_size, given.classes or int(y.max()) + 1)
+    if client is None:
+        return given
+    require_function("client", client)
+    return replace(given, client=client)
+
+
+def _levels(noise: float | Sequence[float]) -> tuple[float, ...]:
+    given: Any = noise
+    several = given if isinstance(given, Sequence | Tensor) and not isinstance(given, str) else (given,)
+    try:
+        levels = () if isinstance(given, str) else tuple(map(float, several))
+    except (TypeError, ValueError, OverflowError):
+        levels = ()
+    if not levels or not all(isfinite(s) and s > 0 for s in levels):
+        raise InvalidInput(
+            "expected noise as the standard deviation of an update's entries, a finite number above 0, or "
+            f"several; came {noise!r}. Without any noise, take the client's rounding: 1e-6 or less."
+        )
+    return levels
+
+
+def _weights(obs: Observation, weights: Weights | None, kept: Tree | None) -> Weights | None:
+    if weights is None and kept is None:
+        return None
+    found = {name: torch.ones_like(leaf) for name, leaf in obs.update.items()}
+    if weights is not None:
+        if not isinstance(weights, Mapping):
+            raise InvalidUpdate(
+                f"expected weights by parameter name, such as gaussian() gives; came {type(weights).__name__}"
+            )
+        spread = {name: _spread(weight, found.get(name)) for name, weight in weights.items()}
+        check_fit("weights", spread, found)
+        check_finite(spread)
+        if any(bool((w < 0).any()) for w in spread.values()):
+            raise InvalidUpdate(
+                "expected weights of 0, for what is not seen, or above: 1 / deviation; came negative ones"
+            )
+        found = {name: spread[name] for name in found}
+    if kept is not None:
+        masks = entries_kept(found, kept)
+        found = {name: w * masks[name] for name, w in found.items()}
+    return found
+
+
+def _spread(weight: Tensor | float, like: Tensor | None) -> Tensor:
+    """One weight for every entry where one is given for all; what does not fit goes on as it is."""
+    if like is None or not isinstance(weight, Tensor | int | float):
+        return weight  # type: ignore[return-value]  # the check that follows says what is wrong with it
+    weight = torch.as_tensor(weight).to(like)
+    return weight.expand(like.shape) if weight.dim() == 0 else weight

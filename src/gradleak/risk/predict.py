@@ -1,0 +1,212 @@
+"""What a client's update would give away of a batch, pictures and labels, and why: without an attack."""
+
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gradleak.errors import GradleakError, InvalidInput
+from gradleak.labels import LabelGuess, best
+from gradleak.observe import Client, LocalTraining, Loss, Observation, Summed, observe
+from gradleak.randomness import Rng, generator
+from gradleak.risk.decibels import Decibels, decibels
+from gradleak.risk.rank import RankReport, rank
+from gradleak.trees import flatten
+
+EXACT = 45.0
+"""Decibels from which a picture counts as recoverable exactly: the eye sees no difference."""
+LEAK = 6.0
+"""Decibels above a guess without the update from which something is recoverable: a quarter of its error."""
+_DENSE = 1100  # unknowns: up to here a dense matrix takes a second
+_LONG = 8  # local steps, beyond which the update is taken for its mean gradient
+
+
+@dataclass(frozen=True)
+class Exposed:
+    """One sample: how near the strongest attacker we know would come, and whether its label is read off.
+
+    ``label_read``: whether the multiset of labels that the update gives away holds this one.
+    """
+
+    verdict: str
+    psnr: float
+    null_psnr: float
+    label_read: bool | None
+    reasons: tuple[str, ...]
+
+    @property
+    def leaks(self) -> bool:
+        return self.psnr - self.null_psnr >= LEAK
+
+
+@dataclass(frozen=True, eq=False)
+class Forecast:
+    """A verdict per sample, and what it rests on.
+
+    ``risk`` is the prediction in decibels, ``layers`` the rank analysis where the model is one it can read,
+    and ``guess`` the labels that the update gives away.
+    """
+
+    samples: tuple[Exposed, ...]
+    risk: Decibels
+    layers: RankReport | None
+    guess: LabelGuess | None
+    client: str
+    seconds: float
+    notes: tuple[str, ...] = ()
+
+    @property
+    def leaks(self) -> int:
+        return sum(sample.leaks for sample in self.samples)
+
+    @property
+    def verdict(self) -> str:
+        total = len(self.samples)
+        exact = sum(sample.psnr >= EXACT for sample in self.samples)
+        labels = sum(bool(sample.label_read) for sample in self.samples)
+        read = "" if self.guess is None else f"; {labels} of {total} labels can be read off"
+        if not self.leaks:
+            return f"None of {total} pictures can be recovered from this update{read}."
+        most = max(sample.psnr for sample in self.samples)
+        how = f"{exact} of them exactly" if exact else f"to {most:.0f} dB at best"
+        return f"{self.leaks} of {total} pictures can be recovered from this update, {how}{read}."
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "verdict": self.verdict,
+            "client": self.client,
+            "samples": [asdict(sample) | {"leaks": sample.leaks} for sample in self.samples],
+            "dimensions": float(self.risk.dimensions.reshape(-1)[0]),
+            "way": self.risk.way,
+            "labels": None if self.guess is None or self.guess.y is None else self.guess.y.tolist(),
+            "label_confidence": None if self.guess is None else self.guess.confidence,
+            "layers": None if self.layers is None else self.layers.to_dict(),
+            "notes": list(self.notes),
+            "seconds": self.seconds,
+        }
+
+
+def predict(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    client: Client | None = None,
+    loss: Loss | None = None,
+    noise: float = 0.0,
+    normalization: Any = None,
+    exact: bool | None = None,
+    rng: Rng = 0,
+) -> Forecast:
+    """How much this batch would lose through the update that ``client`` sends, said without an attack.
+
+    The attacker knows the client, its settings and, for the pictures, the labels; ``noise`` is the std of
+    what is added to every entry. Beside it stands the rounding of the update's own dtype, which alone bounds
+    what the best attacker can reach. For networks with kinks the number is a local one, and errs towards
+    too much leakage. ``exact`` is that of ``decibels``.
+    """
+    if not isinstance(noise, int | float) or isinstance(noise, bool) or not 0 <= noise < float("inf"):
+        raise InvalidInput(f"expected noise as a std of 0 or more; came {noise!r}")
+    clock = time.perf_counter()
+    seen = observe(model, x, y, client=client, loss=loss, normalization=normalization, rng=rng)
+    near, notes = _near(seen)
+    dense = x.numel() <= _DENSE if exact is None else exact
+    risk = decibels(near, x, y, noise=1.0, weights=_known(seen, near, float(noise)), exact=dense, rng=rng)
+    guess = _labels(seen, rng)
+    layers = _layers(model, x)
+    if risk.note:
+        notes = (*notes, risk.note)
+    samples = tuple(_sample(i, risk, guess, layers, y) for i in range(len(x)))
+    return Forecast(
+        samples,
+        risk,
+        layers,
+        guess,
+        repr(seen.client),
+        time.perf_counter() - clock,
+        tuple(dict.fromkeys(notes)),
+    )
+
+
+def _near(seen: Observation) -> tuple[Observation, tuple[str, ...]]:
+    """The observation whose derivative is taken: long local training by its mean gradient."""
+    if seen.steps <= _LONG:
+        return seen, ()
+    plain = seen.as_one_gradient()
+    if plain is seen:
+        return seen, ()
+    said = (
+        f"{seen.steps} local steps are taken for one gradient of their mean, which errs towards too much "
+        "leakage where the weights move far"
+    )
+    return plain, (said,)
+
+
+def _known(seen: Observation, near: Observation, noise: float) -> dict[str, float]:
+    """1 / std per tensor: the noise, and the rounding of the numbers that were sent."""
+    eps = torch.finfo(seen.like.dtype).eps
+    factor = 1.0
+    if near is not seen:  # a mean gradient is the weights' step divided by how far it reaches
+        factor = _size(flatten(near.update)) / max(_size(flatten(seen.update)), 1e-300)
+    found = {}
+    for name, leaf in seen.update.items():
+        sent = seen.params[name] + leaf if _sends_weights(seen.client) else leaf
+        rounding = eps * max(_size(sent), _size(flatten(seen.update)) * 1e-3)
+        found[name] = 1 / (factor * (noise**2 + rounding**2) ** 0.5)
+    return found
+
+
+def _sends_weights(client: Client) -> bool:
+    if isinstance(client, Summed):
+        return any(_sends_weights(one) for one in client.all)
+    return isinstance(client, LocalTraining)
+
+
+def _size(leaf: Tensor) -> float:
+    return float(leaf.square().mean().sqrt())
+
+
+def _labels(seen: Observation, rng: Rng) -> LabelGuess | None:
+    answer = best()(seen, rng=generator(rng))
+    return answer if isinstance(answer, LabelGuess) and answer.y is not None else None
+
+
+def _layers(model: nn.Module, x: Tensor) -> RankReport | None:
+    try:
+        return rank(model, tuple(x.shape[1:]), exact=False, batch=len(x))
+    except GradleakError:
+        return None  # a model that rank analysis cannot read says nothing there
+
+
+def _sample(
+    i: int, risk: Decibels, guess: LabelGuess | None, layers: RankReport | None, y: Tensor
+) -> Exposed:
+    psnr, null = float(risk.psnr[0, i]), float(risk.null_psnr[i])
+    total = float(risk.dimensions.reshape(-1)[0])
+    reasons = [f"the update shows {total:,.0f} directions of the batch above what hides it"]
+    read: bool | None = None
+    if guess is not None and guess.y is not None and not y.is_floating_point():
+        read = _in_the_multiset(i, guess.y.cpu(), y.cpu())
+        sure = (
+            "" if guess.confidence is None else f", which is right for {guess.confidence:.0%} of labels or so"
+        )
+        reasons.append(f"its label {'is' if read else 'is not'} among those that are read off{sure}")
+    if layers is not None and layers.deficient:
+        reasons.append(f"{layers.deficient[0].path} leaves its input open, by counting equations")
+    return Exposed(_verdict(psnr, null), psnr, null, read, tuple(reasons))
+
+
+def _verdict(psnr: float, null: float) -> str:
+    if psnr >= EXACT:
+        return "recoverable exactly"
+    if psnr - null >= LEAK:
+        return f"recoverable to about {psnr:.0f} dB"
+    return "not recoverable from this update"
+
+
+def _in_the_multiset(i: int, guess: Tensor, y: Tensor) -> bool:
+    """Whether enough of this label were guessed for the i-th of the samples that have it."""
+    before = int((y[:i] == y[i]).sum())
+    return int((guess == y[i]).sum()) > before

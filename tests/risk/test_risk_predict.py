@@ -1,0 +1,110 @@
+"""The forecast beside real attacks, its labels beside the truth, and what it says of them."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import gradleak as gl
+from gradleak.errors import InvalidInput
+from gradleak.risk import predict
+
+
+def digits(n: int) -> tuple[Tensor, Tensor]:
+    return gl.zoo.pictures("digits", size=8, n=n)
+
+
+def mlp() -> nn.Module:
+    return gl.zoo.mlp(sizes=(64, 32), classes=10, seed=0)
+
+
+def lenet() -> nn.Module:
+    return gl.zoo.lenet(10, 1, 8, seed=0)
+
+
+def reached(seen: gl.Observation, attack: Any, x: Tensor, y: Tensor) -> list[float]:
+    found = attack(seen, rng=0)
+    assert found.x is not None
+    return [float(v) for v in gl.metrics.score(found.x, found.y, x, y, classes=10).psnr]
+
+
+def test_what_is_called_exact_is_recovered_exactly() -> None:
+    x, y = digits(4)
+    told = predict(mlp(), x, y)
+    assert [sample.verdict for sample in told.samples] == ["recoverable exactly"] * 4
+    assert all(sample.label_read for sample in told.samples)
+    assert min(reached(gl.observe(mlp(), x, y), gl.attack, x, y)) > 60
+    assert told.verdict == (
+        "4 of 4 pictures can be recovered from this update, 4 of them exactly; 4 of 4 labels can be read off."
+    )
+
+
+def test_noise_that_hides_a_picture_is_said_to_and_an_attack_agrees() -> None:
+    x, y = digits(1)
+    told = predict(lenet(), x, y, noise=3.0)
+    assert told.samples[0].verdict == "not recoverable from this update"
+    assert told.leaks == 0
+    clear = gl.observe(lenet(), x, y, reveal=["labels"])
+    rng = torch.Generator().manual_seed(0)
+    update = {
+        name: leaf + 3.0 * torch.randn(leaf.shape, generator=rng) for name, leaf in clear.update.items()
+    }
+    noisy = gl.Observation.from_update(lenet(), update, x_shape=clear.x_shape, labels=y)
+    attack = gl.attacks.inverting_gradients(steps=200)
+    assert reached(noisy, attack, x, y)[0] < told.samples[0].null_psnr + 6
+
+
+def test_between_the_two_it_says_how_near() -> None:
+    x, y = digits(1)
+    values = [predict(lenet(), x, y, noise=noise).samples[0].psnr for noise in (0.0, 1e-3, 1e-2, 1e-1)]
+    assert values == sorted(values, reverse=True)
+    (sample,) = predict(lenet(), x, y, noise=2e-3).samples
+    assert sample.verdict == f"recoverable to about {sample.psnr:.0f} dB"
+
+
+def test_rounding_alone_bounds_what_float32_shows() -> None:
+    x, y = digits(1)
+    short, long = predict(lenet(), x, y), predict(lenet().double(), x.double(), y)
+    assert long.samples[0].psnr > short.samples[0].psnr + 100
+
+
+def test_a_small_step_of_weights_shows_less_than_its_gradient() -> None:
+    """float32 weights keep few digits of a step that is small beside them."""
+    x, y = digits(1)
+    gradient, step = predict(lenet(), x, y), predict(lenet(), x, y, client=gl.LocalSGD(1, 1, 1e-3))
+    assert step.samples[0].psnr < gradient.samples[0].psnr - 30
+
+
+def test_long_local_training_is_said_to_be_taken_for_one_gradient() -> None:
+    x, y = digits(4)
+    told = predict(mlp(), x, y, client=gl.LocalSGD(5, 2, 1e-3))
+    assert "10 local steps are taken for one gradient" in told.notes[0]
+    assert told.leaks == 4
+    assert not any(
+        "local steps" in note for note in predict(mlp(), x, y, client=gl.LocalSGD(2, 2, 1e-3)).notes
+    )
+
+
+def test_a_label_that_is_guessed_once_is_not_read_off_twice() -> None:
+    from gradleak.risk.predict import _in_the_multiset
+
+    guess, truth = torch.tensor([1, 2, 2]), torch.tensor([1, 1, 2])
+    assert [_in_the_multiset(i, guess, truth) for i in range(3)] == [True, False, True]
+
+
+def test_it_says_all_that_as_json_and_leaves_the_model_alone() -> None:
+    x, y = digits(2)
+    model = lenet()
+    before = {name: leaf.clone() for name, leaf in model.state_dict().items()}
+    facts = predict(model, x, y, noise=1e-3).to_dict()
+    assert [sample["leaks"] for sample in facts["samples"]] == [True, True]
+    assert facts["labels"] == sorted(y.tolist())
+    assert facts["layers"] is not None
+    assert all(torch.equal(before[name], leaf) for name, leaf in model.state_dict().items())
+
+
+@pytest.mark.parametrize("noise", [-1.0, float("nan"), float("inf"), "a", None, True])
+def test_noise_that_is_none_is_refused(noise: Any) -> None:
+    with pytest.raises(InvalidInput, match="expected noise"):
+        predict(mlp(), *digits(1), noise=noise)
