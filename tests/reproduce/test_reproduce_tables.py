@@ -269,3 +269,27 @@ def test_training_teaches_and_comes_back_still(small):
     assert torch.equal(torch.get_rng_state(), state)
     assert not model.training
     assert all(weight.grad is None for weight in model.parameters())
+
+
+def digit_rows(name: str, n: int) -> list[dict]:
+    return TABLES[name].make(n, ("digits",), silent).to_dict()["rows"]
+
+
+def test_the_influence_function_predicts_what_dlg_reaches():
+    found = {row["change of the update"]: row for row in digit_rows("influence", 2)}
+    assert set(found) == {"noise 1e-04", "noise 1e-03", "noise 1e-02", "half pruned"}
+    assert found["noise 1e-04"]["off, median %"] < 1
+    assert found["noise 1e-03"]["off, median %"] < 5
+    assert found["noise 1e-03"]["predicted"] > 5 * found["noise 1e-04"]["predicted"]
+
+
+def test_directions_of_one_length_do_unlike_things_to_the_attack():
+    most, middle, least = digit_rows("influence-directions", 2)
+    assert most["reached"] > 2 * middle["reached"] > 4 * least["reached"]
+    assert max(row["off, median %"] for row in (most, middle, least)) < 5
+
+
+def test_unfairness_and_initialisation_are_measured():
+    assert all(row["spread dB"] > 0 for row in digit_rows("influence-fairness", 4))
+    found = {row["scheme"]: row for row in digit_rows("influence-initialization", 1)}
+    assert found["xavier_uniform"]["dB at noise 1e-3"] < found["uniform"]["dB at noise 1e-3"] - 10

@@ -20,6 +20,10 @@ _NAMES = (
     "gdl-labels",
     "gdl-images",
     "gradinversion-ablation",
+    "influence",
+    "influence-directions",
+    "influence-fairness",
+    "influence-initialization",
 )
 _DATA = ("mnist", "cifar10", "faces", "photos", "digits")
 
@@ -62,6 +66,14 @@ def reproduce(name: str, n: int | None, data: tuple[str, ...], as_json: bool, qu
       a wrong label and equal labels; --pictures counts batches of 4 (Geng et al. 2021)
     gradinversion-ablation
       each term on and off; --pictures counts batches of 4 (Yin et al. 2021)
+    influence
+      predicted error against DLG's, for noise and pruning (Zhang et al. 2023)
+    influence-directions
+      noise of one length along three directions (Zhang et al. 2023)
+    influence-fairness
+      how far pictures and classes lie apart under one noise (Zhang et al. 2023)
+    influence-initialization
+      what each scheme of first weights gives away (Zhang et al. 2023)
 
     The first two run on bundled pictures, the others on MNIST's or CIFAR-10's test set:
 

@@ -7,6 +7,12 @@ from gradleak.reproduce.gdl_images import gdl_images
 from gradleak.reproduce.gdl_labels import gdl_labels
 from gradleak.reproduce.gradinversion import gradinversion_ablation
 from gradleak.reproduce.idlg_labels import idlg_labels
+from gradleak.reproduce.influence import (
+    influence,
+    influence_directions,
+    influence_fairness,
+    influence_initialization,
+)
 from gradleak.reproduce.r_gap import r_gap
 from gradleak.reproduce.ssras import ssras
 from gradleak.reproduce.table import Column, Paper, Table, Told, Value
@@ -50,6 +56,24 @@ TABLES: dict[str, Paper] = {
         3,
         ("cifar10",),
     ),
+    "influence": Paper(
+        "predicted error against DLG's, for noise and pruning (Zhang et al. 2023)", influence, 5, ("mnist",)
+    ),
+    "influence-directions": Paper(
+        "noise of one length along three directions (Zhang et al. 2023)", influence_directions, 5, ("mnist",)
+    ),
+    "influence-fairness": Paper(
+        "how far pictures and classes lie apart under one noise (Zhang et al. 2023)",
+        influence_fairness,
+        30,
+        ("mnist",),
+    ),
+    "influence-initialization": Paper(
+        "what each scheme of first weights gives away (Zhang et al. 2023)",
+        influence_initialization,
+        4,
+        ("mnist",),
+    ),
 }
 """By the name that a command line says."""
 
@@ -67,6 +91,10 @@ __all__ = [
     "gdl_labels",
     "gradinversion_ablation",
     "idlg_labels",
+    "influence",
+    "influence_directions",
+    "influence_fairness",
+    "influence_initialization",
     "r_gap",
     "ssras",
 ]
