@@ -140,3 +140,46 @@ def test_what_cannot_be_initialised_is_refused() -> None:
         initialization(net(), *digits(1), schemes=())
     with pytest.raises(InvalidModel, match="two dimensions or more"):
         initialization(nn.Sequential(nn.Flatten(), nn.LayerNorm(64)), *digits(1))
+
+
+@pytest.mark.parametrize("i", [-1, 64, 1.5, "a", True])
+def test_a_direction_that_is_none_is_refused(found: Directions, i: Any) -> None:
+    with pytest.raises(InvalidInput, match="expected a direction from 0 to 63"):
+        found.perturbation(i)
+    with pytest.raises(InvalidInput, match="expected a direction"):
+        found.picture(i)
+    with pytest.raises(InvalidInput, match="expected a finite length"):
+        found.perturbation(0, float("nan"))
+
+
+def test_mid_gray_has_nothing_to_hide() -> None:
+    gray = directions(net(), torch.full((1, 1, 8, 8), 0.5), torch.tensor([1]))
+    with pytest.raises(InvalidInput, match="something to hide"):
+        gray.best(1.0)
+
+
+def test_what_is_frozen_and_what_normalises_stays() -> None:
+    from gradleak.risk.initialization import _started
+
+    model = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Tanh(), nn.Flatten(), nn.Linear(144, 10)
+    ).eval()
+    model[0].requires_grad_(False)
+    made = _started(model, lambda leaf: nn.init.constant_(leaf, 2.0), 0)
+    kept = {name: torch.equal(leaf, made.state_dict()[name]) for name, leaf in model.state_dict().items()}
+    assert [name for name, same in kept.items() if not same] == ["4.weight", "4.bias"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"seeds": []}, {"seeds": [-1]}, {"seeds": None}, {"share": "a"}, {"noise": None}, {"schemes": None}],
+)
+def test_an_initialisation_study_of_nothing_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInput, match="expected"):
+        initialization(net(), *digits(1), **wrong)
+
+
+@pytest.mark.parametrize("noise", [None, "a", 0.0, -1.0, float("nan"), True])
+def test_fairness_under_no_noise_is_refused(noise: Any) -> None:
+    with pytest.raises(InvalidInput, match="expected noise"):
+        fairness(net(), *digits(2), noise=noise)

@@ -108,3 +108,47 @@ def test_it_says_all_that_as_json_and_leaves_the_model_alone() -> None:
 def test_noise_that_is_none_is_refused(noise: Any) -> None:
     with pytest.raises(InvalidInput, match="expected noise"):
         predict(mlp(), *digits(1), noise=noise)
+
+
+def test_labels_are_read_off_what_the_noise_leaves() -> None:
+    x, y = digits(8)
+    clear, hidden = predict(mlp(), x, y), predict(mlp(), x, y, noise=1e3)
+    assert all(sample.label_read for sample in clear.samples)
+    assert sum(bool(sample.label_read) for sample in hidden.samples) < 6
+    assert "8 of 8 labels" not in hidden.verdict
+
+
+def test_a_picture_unlike_any_other_is_not_called_safe_for_being_so() -> None:
+    """The prior takes a checkerboard for next to impossible; an attacker without a prior does not."""
+    board = (torch.arange(16)[:, None] + torch.arange(16)[None]).remainder(2).float()[None, None]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(256, 64), nn.Tanh(), nn.Linear(64, 10))
+    y = torch.tensor([3])
+    (sample,) = predict(model, board, y, noise=1e-2).samples
+    clear = gl.observe(model, board, y, reveal=["labels"])
+    rng = torch.Generator().manual_seed(0)
+    update = {
+        name: leaf + 1e-2 * torch.randn(leaf.shape, generator=rng) for name, leaf in clear.update.items()
+    }
+    noisy = gl.Observation.from_update(model, update, x_shape=clear.x_shape, labels=y)
+    attack = gl.attacks.dlg(labels=gl.labels.known(), evaluations=300)
+    assert reached(noisy, attack, board, y)[0] < sample.psnr + 3
+    assert sample.leaks
+
+
+def test_mid_gray_is_not_called_recovered_where_nothing_is_seen() -> None:
+    x = 0.5 + 0.002 * torch.randn(1, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    told = predict(lenet(), x, torch.tensor([1]), noise=1e6)
+    assert told.samples[0].verdict == "not recoverable from this update"
+    gray = predict(lenet(), torch.full((1, 1, 8, 8), 0.5), torch.tensor([1]), noise=1e6)
+    assert gray.samples[0].verdict == "not recoverable from this update"
+    assert gray.to_dict()["samples"][0]["null_psnr"] == "inf"
+
+
+def test_what_the_number_leaves_out_is_said() -> None:
+    x, y = digits(2)
+    dropping = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.Dropout(0.5), nn.Linear(16, 10)).train()
+    assert any("drew is taken for known" in note for note in predict(dropping, x, y).notes)
+    flat = nn.Sequential(nn.Linear(64, 16), nn.Tanh(), nn.Linear(16, 10))
+    assert any("no pictures" in note for note in predict(flat, x.flatten(1), y).notes)

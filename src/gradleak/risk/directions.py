@@ -59,6 +59,8 @@ class Directions:
 
     def perturbation(self, i: int, length: float = 1.0) -> dict[str, Tensor]:
         """A change of the update along direction ``i``, by parameter name."""
+        if not isinstance(length, int | float) or not 0 < length < math.inf:
+            raise InvalidInput(f"expected a finite length above 0; came {length!r}")
         found = self.spectrum.jacobian
         moved = found.times(self._pixels(i) / pixels_per_unit(found))
         return found.split(length * moved / moved.norm())
@@ -73,10 +75,14 @@ class Directions:
         The attacker takes a direction's prior variance τ², that of pixels around mid-gray, for known: its
         error there is τ²σ²/(σ² + λτ²). The best σ² fill up, as water would: τ²(√(λ/μ) − λ) where positive.
         """
-        if not isinstance(budget, int | float) or not 0 < budget < math.inf:
+        if isinstance(budget, bool) or not isinstance(budget, int | float) or not 1e-30 < budget < math.inf:
             raise InvalidInput(f"expected a budget of variance above 0; came {budget!r}")
         found = self.spectrum.jacobian
         prior = float((found.obs.domain.to_pixels(found.x) - 0.5).square().mean())
+        if not prior > 0:
+            raise InvalidInput(
+                "expected pictures with something to hide; came mid-gray ones, which everybody can guess"
+            )
         lam = self.values.clamp_min(self.spectrum.floor)
 
         def filled(log_price: float) -> Tensor:
@@ -94,6 +100,8 @@ class Directions:
         )
 
     def _pixels(self, i: int) -> Tensor:
+        if isinstance(i, bool) or not isinstance(i, int) or not 0 <= i < len(self.errors):
+            raise InvalidInput(f"expected a direction from 0 to {len(self.errors) - 1}; came {i!r}")
         return self.spectrum.vectors[:, self.protected + i].reshape(self.spectrum.jacobian.x.shape)
 
 

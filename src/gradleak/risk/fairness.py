@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from gradleak.errors import InvalidBatch
+from gradleak.errors import InvalidBatch, InvalidInput
 from gradleak.observe import Client
 from gradleak.randomness import Rng, spawn
 from gradleak.risk.influence import influence
@@ -65,7 +65,12 @@ def fairness(
 ) -> Fairness:
     """Predict every picture's risk apart, and rank them. ``tell`` is told how many of all are done."""
     if not isinstance(x, Tensor) or not isinstance(y, Tensor) or len(x) != len(y) or len(x) < 2:
-        raise InvalidBatch("expected two pictures or more with one label each, to compare them")
+        came = f"{len(x)} pictures" if isinstance(x, Tensor) else type(x).__name__
+        raise InvalidBatch(f"expected two pictures or more with one label each, to compare them; came {came}")
+    if y.is_floating_point():
+        raise InvalidBatch("expected class indices, to compare classes; came soft labels")
+    if isinstance(noise, bool) or not isinstance(noise, int | float) or not 0 < noise < float("inf"):
+        raise InvalidInput(f"expected noise as a std above 0; came {noise!r}")
     found, null = [], []
     for i, own in enumerate(spawn(rng, len(x))):
         if tell is not None:

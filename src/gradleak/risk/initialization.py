@@ -30,6 +30,8 @@ SCHEMES: Mapping[str, Scheme | None] = {
 }
 """What is done to weights of two dimensions or more; biases are U(-0.5, 0.5), as in the paper's study."""
 
+_KEPT = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
+
 
 @dataclass(frozen=True)
 class Start:
@@ -84,9 +86,20 @@ def initialization(
 ) -> Starts:
     """Initialise the model's structure anew by each scheme, and predict every picture's risk, each alone.
 
-    The model comes back as it was; "as built" is what it holds now, once.
+    Frozen parameters and those of normalisation layers stay. The model comes back as it was; "as built" is
+    what it holds now, once.
     """
-    unknown = [name for name in schemes if name not in SCHEMES]
+    if not isinstance(model, nn.Module) or not all(isinstance(t, Tensor) and len(t) for t in (x, y)):
+        raise InvalidInput("expected a model, and at least one picture with its label")
+    numbers = (noise, share)
+    if not all(isinstance(v, int | float) and 0 < v < float("inf") for v in numbers):
+        raise InvalidInput(
+            f"expected noise and share as finite numbers above 0; came {noise!r} and {share!r}"
+        )
+    if not isinstance(seeds, list | tuple | range) or not seeds or not all(_is_seed(s) for s in seeds):
+        raise InvalidInput(f"expected seeds as whole numbers of 0 or more, at least one; came {seeds!r}")
+    schemes = tuple(schemes) if isinstance(schemes, list | tuple) else ()
+    unknown = [repr(name) for name in schemes if name not in SCHEMES]
     if unknown or not schemes:
         raise InvalidInput(
             f"expected schemes among {', '.join(SCHEMES)}; came {', '.join(unknown) or 'none'}"
@@ -103,16 +116,25 @@ def initialization(
     return Starts(float(noise), float(share), tuple(rows))
 
 
+def _is_seed(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
 def _started(model: nn.Module, scheme: Scheme, seed: int) -> nn.Module:
     made = copy.deepcopy(model)
     device = next(made.parameters()).device
     with undisturbed(device), torch.no_grad():
         reseed(seed, device)
-        for parameter in made.parameters():
-            if parameter.dim() >= 2:
-                scheme(parameter)
-            else:
-                nn.init.uniform_(parameter, -0.5, 0.5)
+        for module in made.modules():
+            if isinstance(module, _KEPT):
+                continue
+            for parameter in module.parameters(recurse=False):
+                if not parameter.requires_grad:
+                    continue
+                if parameter.dim() >= 2:
+                    scheme(parameter)
+                else:
+                    nn.init.uniform_(parameter, -0.5, 0.5)
     return made
 
 

@@ -1,7 +1,8 @@
 """What a client's update would give away of a batch, pictures and labels, and why: without an attack."""
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from math import isfinite
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from gradleak.errors import GradleakError, InvalidInput
 from gradleak.labels import LabelGuess, best
 from gradleak.observe import Client, LocalTraining, Loss, Observation, Summed, observe
-from gradleak.randomness import Rng, generator
+from gradleak.randomness import Rng, generator, private
 from gradleak.risk.decibels import Decibels, decibels
 from gradleak.risk.rank import RankReport, rank
 from gradleak.trees import flatten
@@ -20,6 +21,7 @@ EXACT = 45.0
 LEAK = 6.0
 """Decibels above a guess without the update from which something is recoverable: a quarter of its error."""
 _DENSE = 1100  # unknowns: up to here a dense matrix takes a second
+_FAINT = 1e-3  # of a tensor's size: what is smaller was rounded in the sums that made it
 _LONG = 8  # local steps, beyond which the update is taken for its mean gradient
 
 
@@ -64,7 +66,7 @@ class Forecast:
     @property
     def verdict(self) -> str:
         total = len(self.samples)
-        exact = sum(sample.psnr >= EXACT for sample in self.samples)
+        exact = sum(sample.leaks and sample.psnr >= EXACT for sample in self.samples)
         labels = sum(bool(sample.label_read) for sample in self.samples)
         read = "" if self.guess is None else f"; {labels} of {total} labels can be read off"
         if not self.leaks:
@@ -77,7 +79,7 @@ class Forecast:
         return {
             "verdict": self.verdict,
             "client": self.client,
-            "samples": [asdict(sample) | {"leaks": sample.leaks} for sample in self.samples],
+            "samples": [_plain(sample) for sample in self.samples],
             "dimensions": float(self.risk.dimensions.reshape(-1)[0]),
             "way": self.risk.way,
             "labels": None if self.guess is None or self.guess.y is None else self.guess.y.tolist(),
@@ -104,8 +106,9 @@ def predict(
 
     The attacker knows the client, its settings and, for the pictures, the labels; ``noise`` is the std of
     what is added to every entry. Beside it stands the rounding of the update's own dtype, which alone bounds
-    what the best attacker can reach. For networks with kinks the number is a local one, and errs towards
-    too much leakage. ``exact`` is that of ``decibels``.
+    what the best attacker can reach. Of an attacker who knows how pictures are made, and of one who does not,
+    the better counts. Labels are read off the update with one draw of the noise. For networks with kinks the
+    number is a local one, and errs towards too much leakage. ``exact`` is that of ``decibels``.
     """
     if not isinstance(noise, int | float) or isinstance(noise, bool) or not 0 <= noise < float("inf"):
         raise InvalidInput(f"expected noise as a std of 0 or more; came {noise!r}")
@@ -114,10 +117,15 @@ def predict(
     near, notes = _near(seen)
     dense = x.numel() <= _DENSE if exact is None else exact
     risk = decibels(near, x, y, noise=1.0, weights=_known(seen, near, float(noise)), exact=dense, rng=rng)
-    guess = _labels(seen, rng)
+    guess = _labels(_noisy(seen, float(noise), rng), rng)
     layers = _layers(model, x)
     if risk.note:
         notes = (*notes, risk.note)
+    if seen.draws:
+        drawing = ", ".join(path or "the model" for path in seen.draws)
+        notes = (*notes, f"what {drawing} drew is taken for known, which errs towards too much leakage")
+    if x.dim() < 4:
+        notes = (*notes, "inputs that are no pictures are taken for independent numbers of size 1")
     samples = tuple(_sample(i, risk, guess, layers, y) for i in range(len(x)))
     return Forecast(
         samples,
@@ -144,17 +152,34 @@ def _near(seen: Observation) -> tuple[Observation, tuple[str, ...]]:
     return plain, (said,)
 
 
-def _known(seen: Observation, near: Observation, noise: float) -> dict[str, float]:
-    """1 / std per tensor: the noise, and the rounding of the numbers that were sent."""
-    eps = torch.finfo(seen.like.dtype).eps
+def _noisy(seen: Observation, noise: float, rng: Rng) -> Observation:
+    """What the server would see, with one draw of the noise."""
+    if not noise:
+        return seen
+    dice = private(rng)
+    update = {
+        name: leaf + noise * torch.randn(leaf.shape, generator=dice, dtype=torch.float64).to(leaf)
+        for name, leaf in seen.update.items()
+    }
+    return replace(seen, update=update)
+
+
+def _known(seen: Observation, near: Observation, noise: float) -> dict[str, Tensor]:
+    """1 / std per entry: the noise, and the rounding of the number that was sent.
+
+    A number of t digits is off by up to half of its last one, evenly. Sums that went before may have lost
+    more; to take less for known would call safe what is not.
+    """
+    eps = torch.finfo(seen.like.dtype).eps / 12**0.5
     factor = 1.0
     if near is not seen:  # a mean gradient is the weights' step divided by how far it reaches
         factor = _size(flatten(near.update)) / max(_size(flatten(seen.update)), 1e-300)
     found = {}
     for name, leaf in seen.update.items():
-        sent = seen.params[name] + leaf if _sends_weights(seen.client) else leaf
-        rounding = eps * max(_size(sent), _size(flatten(seen.update)) * 1e-3)
-        found[name] = 1 / (factor * (noise**2 + rounding**2) ** 0.5)
+        sent = (seen.params[name] + leaf if _sends_weights(seen.client) else leaf).double()
+        least = max(_FAINT * _size(sent), 1e-150)
+        rounding = eps * sent.abs().clamp_min(least)
+        found[name] = 1 / (factor * (noise**2 + rounding.square()).sqrt())
     return found
 
 
@@ -183,7 +208,8 @@ def _layers(model: nn.Module, x: Tensor) -> RankReport | None:
 def _sample(
     i: int, risk: Decibels, guess: LabelGuess | None, layers: RankReport | None, y: Tensor
 ) -> Exposed:
-    psnr, null = float(risk.psnr[0, i]), float(risk.null_psnr[i])
+    null = float(risk.null_psnr[i])
+    psnr = max(v for v in (float(risk.psnr[0, i]), float(risk.unbiased[0, i])) if v == v)  # not NaN
     total = float(risk.dimensions.reshape(-1)[0])
     reasons = [f"the update shows {total:,.0f} directions of the batch above what hides it"]
     read: bool | None = None
@@ -198,12 +224,19 @@ def _sample(
     return Exposed(_verdict(psnr, null), psnr, null, read, tuple(reasons))
 
 
+def _plain(sample: Exposed) -> dict[str, Any]:
+    """As JSON has it, which knows no infinite numbers."""
+    facts = asdict(sample) | {"leaks": sample.leaks}
+    return {
+        key: str(value) if isinstance(value, float) and not isfinite(value) else value
+        for key, value in facts.items()
+    }
+
+
 def _verdict(psnr: float, null: float) -> str:
-    if psnr >= EXACT:
-        return "recoverable exactly"
-    if psnr - null >= LEAK:
-        return f"recoverable to about {psnr:.0f} dB"
-    return "not recoverable from this update"
+    if not psnr - null >= LEAK:  # of a picture that is the null itself, nothing can be told
+        return "not recoverable from this update"
+    return "recoverable exactly" if psnr >= EXACT else f"recoverable to about {psnr:.0f} dB"
 
 
 def _in_the_multiset(i: int, guess: Tensor, y: Tensor) -> bool:
