@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from gradleak.observe.checks import check_finite, check_targets
 from gradleak.observe.jacobian import Jacobian
 from gradleak.observe.task import cross_entropy
 from gradleak.randomness import reseed, undisturbed
+from gradleak.risk.lanczos import Lanczos
 
 Function = Callable[[Tensor], Tensor]
 """Of eigenvalues, entry by entry."""
@@ -120,32 +122,18 @@ def krylov(
     n, columns = starts.shape
     scale = pixels_per_unit(jacobian)
     most = max(2, min(columns, memory // (8 * n * columns)))
-    basis = starts.new_zeros(n, most, columns)
-    alphas, betas = starts.new_zeros(n, most), starts.new_zeros(n, most)
-    lengths = starts.norm(dim=1)
-    q = starts / lengths.clamp_min(1e-300)[:, None]
-    largest, past = 0.0, dict[int, Tensor]()
-    for steps in range(1, most + 1):
-        basis[:, steps - 1] = q
-        v = _normal(jacobian, q, scale)
-        alphas[:, steps - 1] = (v * q).sum(1)
-        for _ in range(2):  # once is not enough where directions have converged
-            v = v - _within(basis[:, :steps], v)
-        beta = v.norm(dim=1)
-        largest = max(largest, float(alphas.max()), float(beta.max()))
-        if not largest > 0 and bool(lengths.any()):
+    space = Lanczos(partial(_normal, jacobian, scale), starts)
+    past: dict[int, Tensor] = {}
+    while True:
+        space.grow(min(most, space.steps + max(10, space.steps // 8)))
+        if not float(space.diagonal.max()) > 0 and bool(starts.any()):
             raise InvalidInput(_BLIND)
-        beta = torch.where(beta > 1e-14 * largest, beta, 0.0)  # a row whose space is complete
-        betas[:, steps - 1] = beta
-        complete = steps == columns or not bool(beta.any())
-        if complete or steps == most or steps % max(10, steps // 8) == 0:
-            nodes, weights, small = _quadrature(alphas[:, :steps], betas[:, : steps - 1], f)
-            past[steps] = torch.einsum("nsc,ns->nc", basis[:, :steps], small) * lengths[:, None]
-            error = 0.0 if complete else _moved(past, steps)
-            if complete or error < tolerance:
-                break
-        q = v / beta.clamp_min(1e-300)[:, None] * (beta > 0)[:, None]
-    return Krylov(nodes, weights, past[steps], error)
+        (now,) = space.apply(f)
+        past[space.steps] = now
+        error = 0.0 if space.ended else _moved(past, space.steps)
+        if space.ended or space.steps == most or error < tolerance:
+            nodes, weights = space.quadrature()
+            return Krylov(nodes, weights, now, error)
 
 
 def per_sample(jacobian: Jacobian, pixels: Tensor) -> Tensor:
@@ -168,23 +156,10 @@ def floor_of(largest: float, columns: int) -> float:
     return columns * torch.finfo(torch.float64).eps * largest
 
 
-def _normal(jacobian: Jacobian, vectors: Tensor, scale: Tensor) -> Tensor:
+def _normal(jacobian: Jacobian, scale: Tensor, vectors: Tensor) -> Tensor:
     """JᵀJ v for each row, in pixels."""
     moved = jacobian.times_all(vectors.reshape(-1, *jacobian.x.shape) / scale)
     return (jacobian.transposed_all(moved) / scale).flatten(1)
-
-
-def _within(basis: Tensor, v: Tensor) -> Tensor:
-    """The share of each row that lies in the space of its basis."""
-    return torch.einsum("nsc,ns->nc", basis, torch.einsum("nsc,nc->ns", basis, v))
-
-
-def _quadrature(alphas: Tensor, betas: Tensor, f: Function) -> tuple[Tensor, Tensor, Tensor]:
-    """The eigenvalues of the tridiagonal matrices, their weights, and f of each applied to its first axis."""
-    tridiagonal = torch.diag_embed(alphas) + torch.diag_embed(betas, 1) + torch.diag_embed(betas, -1)
-    nodes, vectors = torch.linalg.eigh(tridiagonal)
-    first = vectors[:, 0]
-    return nodes, first.square(), torch.einsum("nij,nj->ni", vectors, f(nodes) * first)
 
 
 def _moved(past: dict[int, Tensor], steps: int) -> float:

@@ -57,9 +57,7 @@ class Lanczos:
 
     def apply(self, *functions: Callable[[Tensor], Tensor]) -> list[Tensor]:
         """f(A) b of every row, for each f, which takes the eigenvalues of T."""
-        beside = self.beside[:, : self.steps - 1]
-        small = torch.diag_embed(self.diagonal) + torch.diag_embed(beside, 1) + torch.diag_embed(beside, -1)
-        values, vectors = torch.linalg.eigh(small.cpu())
+        values, vectors = self._small()
         seen = (
             torch.einsum("rij,rj->ri", vectors, f(values.clamp_min(0)) * vectors[:, 0]) for f in functions
         )
@@ -67,6 +65,18 @@ class Lanczos:
             self.sizes[:, None] * torch.einsum("rsc,rs->rc", self.basis[:, : self.steps], one.to(self.basis))
             for one in seen
         ]
+
+    def quadrature(self) -> tuple[Tensor, Tensor]:
+        """Nodes and weights of Gauss's rule for every row: Σ weights g(nodes) ≈ bᵀ g(A) b / bᵀb."""
+        values, vectors = self._small()
+        return values.to(self.basis), vectors[:, 0].square().to(self.basis)
+
+    def _small(self) -> tuple[Tensor, Tensor]:
+        """Of T, which is A in the Krylov space."""
+        beside = self.beside[:, : self.steps - 1]
+        small = torch.diag_embed(self.diagonal) + torch.diag_embed(beside, 1) + torch.diag_embed(beside, -1)
+        values, vectors = torch.linalg.eigh(small.cpu())
+        return values, vectors
 
 
 def _over(rows: Tensor, lengths: Tensor) -> Tensor:
