@@ -113,6 +113,7 @@ def test_a_batch_that_is_said_to_be_smaller_is_noticed(seed: int) -> None:
         obs = Observation.from_update(model, update, x_shape=(claimed, PIXELS))
         fault = labels.wrong_sign_or_scale(obs)
         assert fault is not None
+        assert "Say its true size" in fault  # and not that the sign is wrong, which shows alike
         assert not any(answer.certain for answer in asked(obs))
         noted = asked(obs, all_of_them=False)
         assert all(answer.note == fault and (answer.confidence or 0) <= 0.1 for answer in noted)

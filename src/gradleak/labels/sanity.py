@@ -30,7 +30,7 @@ def wrong_sign_or_scale(obs: Observation) -> str | None:
     rng = Generator().manual_seed(0)
     if not found.plain:
         return _backwards(obs, found, rng)
-    checks = (_too_large, _too_many, _more_records, _alone, _fractions)
+    checks = (_too_large, _more_records, _too_many, _alone, _fractions)
     return next((fault for check in checks if (fault := check(obs, found, rng)) is not None), None)
 
 
