@@ -13,8 +13,8 @@ from torch import Tensor
 import gradleak as gl
 from benchmarks.common import show
 from gradleak.observe.jacobian import Jacobian
+from gradleak.observe.prior import SIDE, Prior, cosines, prior_of, spectrum
 from gradleak.risk.decibels import Decibels, Seen, decibels
-from gradleak.risk.prior import SIDE, Prior, cosines, prior_of, spectrum
 from gradleak.trees import flatten
 
 NOISES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)

@@ -57,7 +57,7 @@ def _case(model: str, client: str, share: float, case: int) -> dict[str, object]
     net = MODELS[model](_SEED + case)
     clear = gl.observe(net, x, y, client=trains, reveal=["labels"])
     size = float(torch.cat([leaf.flatten() for leaf in clear.update.values()]).square().mean().sqrt())
-    told = gl.risk.predict(net, x, y, client=trains, noise=share * size)
+    told = gl.predict(net, x, y, client=trains, noise=share * size)
     noisy = {k: u + share * size * torch.randn(u.shape, generator=rng) for k, u in clear.update.items()}
     best = max(_reached(attack, replace(clear, update=noisy), x, y) for attack in _attacks(trains))
     return {

@@ -9,7 +9,7 @@ found = gl.attacks.dlg()(seen, rng=0)         # what it can make of that
 print(gl.metrics.score(found.x, found.y, x, y % 10, classes=10))
 """
 
-from gradleak import attacks, errors, labels, metrics, risk, threats, zoo
+from gradleak import attacks, defenses, errors, labels, metrics, risk, threats, zoo
 from gradleak.attacks import Outcome, Reconstruction, attack
 from gradleak.errors import GradleakError
 from gradleak.observe import (
@@ -24,6 +24,7 @@ from gradleak.observe import (
     save,
 )
 from gradleak.references import cite
+from gradleak.risk import predict
 
 __version__ = "0.1.0"
 
@@ -40,12 +41,14 @@ __all__ = [
     "attack",
     "attacks",
     "cite",
+    "defenses",
     "errors",
     "labels",
     "load",
     "logistic",
     "metrics",
     "observe",
+    "predict",
     "risk",
     "save",
     "threats",

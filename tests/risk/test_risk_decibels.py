@@ -13,10 +13,9 @@ import gradleak as gl
 from gradleak.errors import GradleakError, InvalidBatch, InvalidInput, InvalidUpdate
 from gradleak.observe import Domain
 from gradleak.observe.jacobian import Jacobian
+from gradleak.observe.prior import Natural, correlations, prior_of, spectrum
 from gradleak.risk.decibels import AGREED, Decibels, Seen, decibels
 from gradleak.risk.lanczos import Lanczos
-from gradleak.risk.noise import bf16, fp16, gaussian, int8, laplace, masked, pruned
-from gradleak.risk.prior import Natural, correlations, prior_of, spectrum
 
 LEVELS = (10.0, 1e-1, 1e-2, 1e-3)
 ONE = torch.ones((), dtype=torch.float64)
@@ -100,17 +99,18 @@ def test_weights_are_those_of_the_rows() -> None:
     weights = {name: torch.rand(g.shape, generator=rng, dtype=g.dtype) + 0.1 for name, g in update.items()}
     flat = torch.cat([w.flatten() for w in weights.values()])
     agree(decibels(model, x, y, noise=0.01, weights=weights), 0, numbers(x, y, model, 0.01, flat))
-    kept = {name: w > 0.4 for name, w in weights.items()}
+    kept = {name: (w > 0.4).double() for name, w in weights.items()}
     some = torch.where(flat > 0.4, 1.0, 0.0).double()
-    agree(decibels(model, x, y, noise=0.01, kept=kept), 0, numbers(x, y, model, 0.01, some))
+    agree(decibels(model, x, y, noise=0.01, weights=kept), 0, numbers(x, y, model, 0.01, some))
 
 
 def test_even_weights_are_a_level_of_noise() -> None:
     x, y = faces(), labels(1)
     seen = gl.observe(smooth(), x, y)
     right = decibels(seen, x, y, noise=0.01)
-    for weights in (gaussian(seen.update, 0.01), dict.fromkeys(seen.update, 100.0)):
-        found = decibels(seen, x, y, noise=1.0, weights=weights)
+    known = decibels(seen, x, y, noise=1.0, weights=dict.fromkeys(seen.update, 100.0))
+    defended = decibels(smooth(), x, y, client=gl.defenses.GaussianNoise(std=0.01))
+    for found in (known, defended):
         torch.testing.assert_close(found.psnr, right.psnr)
         torch.testing.assert_close(found.unbiased, right.unbiased)
 
@@ -317,39 +317,20 @@ def test_the_prior_expects_what_a_grey_guess_is_off_by() -> None:
     assert float(spectrum(8, 16)[0, 3]) > float(spectrum(8, 16)[3, 0])  # 3 half-waves over the longer side
 
 
-def test_what_is_known_of_an_entry() -> None:
-    update = {"a": torch.tensor([1.0, -3.0, 0.0, 0.02]).double(), "b": torch.tensor([[254.0]]).double()}
-    root = math.sqrt(12)
-    torch.testing.assert_close(laplace(update, 2.0)["b"], torch.tensor([[1 / math.sqrt(8)]]).double())
-    steps = torch.tensor([2**-10, 2**-9, 0, 2**-16]).double()
-    torch.testing.assert_close(fp16(update)["a"], 1 / (steps / root).clamp_min(1e-6))
-    torch.testing.assert_close(bf16(update)["a"][1], ONE * root / 2**-6)
-    torch.testing.assert_close(int8(update)["b"], torch.tensor([[root / 2]]).double())
-    kept = {"a": torch.tensor([True, True, False, False]), "b": torch.tensor([[False]])}
-    assert masked(update, kept, 0.5)["a"].tolist() == [2, 2, 0, 0]
-    found = pruned(update, kept, 0.5)
-    torch.testing.assert_close(found["a"], torch.tensor([2, 2, math.sqrt(3), math.sqrt(3)]).double())
-    torch.testing.assert_close(found["b"], torch.tensor([[math.sqrt(3)]]).double())
-    nothing = {name: torch.zeros_like(mask) for name, mask in kept.items()}
-    assert not bool(pruned(update, nothing)["a"].any())
-    real = {"a": torch.randn(10_000, generator=torch.Generator().manual_seed(0))}
-    for weights, dtype in ((fp16(real, 1e-9), torch.float16), (bf16(real), torch.bfloat16)):
-        whitened = (real["a"].to(dtype).float() - real["a"]) * weights["a"]
-        assert float(whitened.square().mean()) == pytest.approx(1, abs=0.05)
-
-
 def test_what_is_not_seen_is_not_leaked() -> None:
     x, y = faces(), labels(1)
     obs = gl.observe(smooth(), x, y)
-    none = {name: torch.zeros_like(g, dtype=torch.bool) for name, g in obs.update.items()}
+    none = dict.fromkeys(obs.update, 0.0)
     for exact in (True, False):
-        blind = decibels(obs, x, y, noise=1e-6, kept=none, exact=exact)
+        blind = decibels(obs, x, y, noise=1e-6, weights=none, exact=exact)
         torch.testing.assert_close(blind.psnr[0], blind.null_psnr)
         assert float(blind.dimensions) == 0
     rng = torch.Generator().manual_seed(0)
     draws = {name: torch.rand(g.shape, generator=rng) for name, g in obs.update.items()}
     shares = [
-        float(decibels(obs, x, y, noise=1e-3, kept={n: d < share for n, d in draws.items()}).bayes)
+        float(
+            decibels(obs, x, y, noise=1e-3, weights={n: (d < share).double() for n, d in draws.items()}).bayes
+        )
         for share in (0.02, 0.1, 0.5, 1.0)
     ]
     assert shares == sorted(shares)
@@ -366,7 +347,6 @@ X, Y = torch.zeros(1, 1, 8, 8), torch.tensor([1])
         ({"noise": []}, InvalidInput, "several; came"),
         ({"noise": (0.1, math.nan)}, InvalidInput, "several; came"),
         ({"noise": "0.1"}, InvalidInput, "several; came '0.1'"),
-        ({"noise": None}, InvalidInput, "several; came None"),
         ({"x": torch.zeros(2, 1, 8, 8)}, InvalidBatch, "of shape"),
         ({"x": torch.full((1, 1, 8, 8), math.nan)}, InvalidBatch, "finite"),
         ({"x": None}, InvalidBatch, "NoneType"),
@@ -375,7 +355,6 @@ X, Y = torch.zeros(1, 1, 8, 8), torch.tensor([1])
         ({"weights": [1.0]}, InvalidUpdate, "list"),
         ({"weights": {"conv1.weight": 1.0}}, InvalidUpdate, "missing"),
         ({"weights": {"nothing": 1.0}}, InvalidUpdate, "the weights do not fit"),
-        ({"kept": {"conv1.weight": True}}, InvalidUpdate, "kept"),
         ({"rng": -1}, InvalidInput, "seed"),
         ({"client": 3}, InvalidInput, "client"),
     ],
@@ -396,9 +375,6 @@ def test_weights_below_zero_and_matrices_beyond_memory() -> None:
         decibels(obs, X, Y, noise=0.1, weights={name: torch.ones(3) for name in below})
     with pytest.raises(InvalidUpdate, match="NaN or infinite"):
         decibels(obs, X, Y, noise=0.1, weights=dict.fromkeys(below, math.inf))
-    for wrong in (lambda: gaussian(obs.update, 0), lambda: laplace(obs.update, math.nan)):
-        with pytest.raises(InvalidInput, match="above 0"):
-            wrong()
     large = torch.zeros(1, 25_000)
     wide = gl.observe(nn.Linear(25_000, 2), large, Y)
     with pytest.raises(InvalidInput, match="exact=False"):

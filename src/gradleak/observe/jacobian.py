@@ -123,7 +123,7 @@ class Jacobian:
     def _simulated(self, x: Tensor) -> dict[str, Tensor]:
         task = replace(self.obs.task, transformed=False, whole=True)
         with attention_by_formula(), torch.enable_grad():
-            return self.obs.client(task, self.obs.params, x, self.y)
+            return self.obs.told_client(task, self.obs.params, x, self.y)
 
     def _blocks(self) -> Iterator[tuple[slice, Tensor]]:
         """Unit vectors, as many at a time as their products take little memory, and where they stand."""

@@ -35,6 +35,7 @@ from gradleak.observe.task import (
     split_tensors,
     structure_of,
 )
+from gradleak.observe.uncertainty import told, uncertainty
 from gradleak.randomness import undisturbed
 from gradleak.trees import Tree, map_tree
 
@@ -256,6 +257,16 @@ class Observation:
         return None if features is None else drift_of(self.client, features.flatten(1), self.batch_size)
 
     @property
+    def told_client(self) -> Client:
+        """The assumed client, with those of its dice that the update shows."""
+        return told(self.client, self.params, self.update)
+
+    @property
+    def uncertainty(self) -> dict[str, Tensor]:
+        """The deviation of every entry of the update from what ``told_client`` sends; infinite is unseen."""
+        return uncertainty(self.client, self.params, self.update)
+
+    @property
     def batch_size(self) -> int:
         return self.x_shape[0]
 
@@ -282,7 +293,7 @@ class Observation:
     def simulate(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         """The update that the assumed client would have sent for ``x`` and ``y``."""
         with attention_by_formula():
-            return self.client(self.task, self.params, x, y)
+            return self.told_client(self.task, self.params, x, y)
 
     def to(self, dtype: torch.dtype) -> "Observation":
         """The same facts in another precision, to compute with; integers stay as they are."""

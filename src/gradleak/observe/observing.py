@@ -15,7 +15,7 @@ from gradleak.observe.checks import (
     require_function,
     require_trainable,
 )
-from gradleak.observe.client import Client, OneGradient, Trained
+from gradleak.observe.client import Client, OneGradient, Summed, Trained
 from gradleak.observe.domain import Domain
 from gradleak.observe.draws import drawing_layers
 from gradleak.observe.observation import Observation
@@ -31,6 +31,7 @@ from gradleak.observe.task import (
     split_tensors,
     structure_of,
 )
+from gradleak.observe.uncertainty import Defended
 from gradleak.randomness import Rng, private, reseed, undisturbed
 from gradleak.trees import Tree
 
@@ -88,7 +89,7 @@ def observe(
         if isinstance(run, Trained):
             truth, run = run, run.drawn(len(x), own)
             if assumed is None:
-                assumed = run if "order" in reveal else truth
+                assumed = _ordered(truth, run) if "order" in reveal else truth
         dice = int(torch.randint(2**62, (), generator=own))
         reseed(dice, x.device)
         update = differentiable_update(run, task, trained, x, y)
@@ -111,6 +112,16 @@ def observe(
         statistics=statistics,
         draws=draws,
     )
+
+
+def _ordered(undrawn: Client, drawn: Client) -> Client:
+    """The client with its order settled, and none of the other dice that a defense has thrown."""
+    if isinstance(undrawn, Defended) and isinstance(drawn, Defended):
+        return undrawn.around(_ordered(undrawn.client, drawn.client))
+    if isinstance(undrawn, Summed) and isinstance(drawn, Summed):
+        pairs = zip(undrawn.all, drawn.all, strict=True)
+        return Summed(undrawn.clients, tuple(_ordered(a, b) for a, b in pairs))
+    return drawn
 
 
 def _known_names(reveal: Collection[str]) -> tuple[str, ...]:

@@ -12,7 +12,6 @@ It is no upper bound: an attacker with a better prior than a Gaussian does bette
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from math import inf, isfinite
 from typing import Any
 
@@ -24,11 +23,13 @@ from gradleak.errors import InvalidBatch, InvalidInput, InvalidUpdate
 from gradleak.observe import Client, Observation, observe
 from gradleak.observe.checks import check_finite, check_fit, check_targets, require_function
 from gradleak.observe.jacobian import Jacobian
+from gradleak.observe.prior import prior_of
+from gradleak.observe.seen import Seen
+from gradleak.observe.uncertainty import weights as inverse
 from gradleak.randomness import Rng, spawn
 from gradleak.risk.lanczos import Lanczos
-from gradleak.risk.noise import Weights, entries_kept
-from gradleak.risk.prior import Prior, prior_of
-from gradleak.trees import Tree
+
+Weights = Mapping[str, Tensor | float]
 
 AGREED = 0.3  # decibels within which two sizes of the Krylov space are one answer
 _DENSE = 4096  # unknowns: a matrix of 128 MiB, and its eigenvectors in minutes
@@ -38,7 +39,6 @@ _DRAWS, _MORE_DRAWS = 4, 40  # of noise, and of pictures of the prior, where mem
 _SAMPLED, _FEW = 0.2, 100  # decibels of standard error with so few dimensions: then more are drawn
 _LEAST = 200  # steps that the draws leave room for
 _NUMBERS = 2**26  # in all Krylov bases together: half a GiB
-_AT_ONCE = 2**24  # numbers in the updates of one product
 _PER_DIMENSION = 0.05  # Krylov steps for each dimension seen, before agreement is believed
 _KINKS = ("Relu", "LeakyRelu", "Prelu", "Rrelu", "Hard", "Threshold", "Abs", "Max", "Min", "Clamp")
 
@@ -85,25 +85,26 @@ def decibels(
     x: Tensor,
     y: Tensor,
     *,
-    noise: float | Sequence[float],
+    noise: float | Sequence[float] | None = None,
     client: Client | None = None,
     weights: Weights | None = None,
-    kept: Tree | None = None,
     exact: bool | None = None,
     rng: Rng = 0,
 ) -> Decibels:
     """What the batch ``x`` with labels ``y`` loses through its update under noise, without an attack.
 
-    The deviation of an update's entry is ``noise`` over its weight, for each level of ``noise``; ``weights``
-    are 1 unless given, by name, one number or one per entry, and 0 is an entry that nobody sees. Entries that
-    are not ``kept`` have weight 0. See ``gradleak.risk.noise`` for weights of common defences. Labels are
-    known to the attacker, and so is the noise's strength.
+    Without ``noise``, what hides the batch is what ``client`` does to its update, known to the attacker in
+    strength though not in dice, such as ``gl.defenses.GaussianNoise(std=1e-3)``; a plain client's numbers are
+    rounded. For several levels of Gaussian noise at once, an update's entry deviates by ``noise`` over its
+    weight; ``weights`` are 1 unless given, by name, one number or one per entry, and 0 is an entry that
+    nobody sees, as those are that the client withholds. Labels are known to the attacker.
 
     ``exact`` chooses a dense matrix of all pixels against all, or, False, Lanczos runs from a few random
     vectors of ``rng``; None goes by size.
     """
-    levels = _levels(noise)
-    obs = _observed(model_or_obs, x, y, client).to(torch.float64)
+    seen_by = _observed(model_or_obs, x, y, client)
+    levels, scales = _hidden(seen_by, noise, weights)
+    obs = seen_by.to(torch.float64)
     x = x.detach().to(obs.like.device, torch.float64)
     y = y.detach().to(obs.like.device, torch.float64 if y.is_floating_point() else y.dtype)
     if exact and x.numel() > _MOST:
@@ -111,85 +112,10 @@ def decibels(
             f"expected at most {_MOST:,} unknowns with exact=True, as a matrix of their square is made; came "
             f"{x.numel():,}. Leave exact out, or take exact=False."
         )
-    seen = Seen(
-        Jacobian(obs, x, y, _weights(obs, weights, kept)), prior_of(obs.x_shape, obs.domain, obs.like)
-    )
+    seen = Seen(Jacobian(obs, x, y, scales), prior_of(obs.x_shape, obs.domain, obs.like))
     dense = x.numel() <= _DENSE if exact is None else exact
     found = _dense(seen, levels) if dense else _matrix_free(seen, levels, rng)
     return replace(found, note=" ".join(_notes(obs, x, found)))
-
-
-@dataclass(frozen=True, eq=False)
-class Seen:
-    """The update as the attacker's coordinates u see it: J K, with both sides in float64."""
-
-    jacobian: Jacobian
-    prior: Prior
-
-    @property
-    def shape(self) -> torch.Size:
-        return self.jacobian.x.shape
-
-    @cached_property
-    def moved(self) -> Tensor:
-        """How far the pictures are from the prior's center, in pixels."""
-        pixels = self.jacobian.obs.domain.to_pixels(self.jacobian.x)
-        return pixels - self.prior.center(pixels)
-
-    @property
-    def truth(self) -> Tensor:
-        """u*."""
-        return self.prior.coordinates(self.moved).reshape(-1)
-
-    def pixels(self, u: Tensor) -> Tensor:
-        """K u, for one vector or for a row of each."""
-        return self.prior.spread(u.reshape(-1, *self.shape[1:])).reshape(*u.shape[:-1], *self.shape)
-
-    def times(self, u: Tensor) -> Tensor:
-        return self.jacobian.times(self._in_units(self.pixels(u)))
-
-    def transposed(self, rows: Tensor) -> Tensor:
-        return self.prior.gathered(self._in_units(self.jacobian.transposed(rows))).reshape(-1)
-
-    def product(self, u: Tensor) -> Tensor:
-        """A u at noise 1."""
-        return self.transposed(self.times(u))
-
-    def products(self, rows: Tensor) -> Tensor:
-        """A u of every row, a few at a time: a large network's update takes memory."""
-        size = max(1, _AT_ONCE // self.jacobian.rows)
-        return torch.cat([self._products(some) for some in torch.split(rows, size)])
-
-    def _products(self, rows: Tensor) -> Tensor:
-        if len(rows) == 1:
-            return self.product(rows[0])[None]
-        moved = self._in_units(self.pixels(rows).flatten(0, 1)).reshape(len(rows), *self.shape)
-        slopes = self.jacobian.transposed_all(self.jacobian.times_all(moved))
-        return self.prior.gathered(self._in_units(slopes.flatten(0, 1))).reshape(rows.shape)
-
-    def gram(self) -> Tensor:
-        """A at noise 1, written out."""
-        half = self._gathered_rows(self.jacobian.gram())
-        matrix = self._gathered_rows(half.T)
-        return (matrix + matrix.T) / 2
-
-    def _gathered_rows(self, rows: Tensor) -> Tensor:
-        """M K, row by row."""
-        return torch.cat(
-            [
-                self.prior.gathered(self._in_units(some.reshape(-1, *self.shape[1:]))).reshape(len(some), -1)
-                for some in torch.split(rows, 256)
-            ]
-        )
-
-    def _in_units(self, pixels: Tensor) -> Tensor:
-        """As the model's input: normalisation divides by a deviation, whichever way the chain rule goes."""
-        domain = self.jacobian.obs.domain
-        return domain.from_pixels(pixels) - domain.from_pixels(torch.zeros_like(pixels))
-
-    def errors(self, u: Tensor) -> Tensor:
-        """Each record's sum of squares of K u, for one vector or for a row of each."""
-        return self.pixels(u).flatten(u.dim()).square().sum(-1)
 
 
 def _dense(seen: Seen, levels: tuple[float, ...]) -> Decibels:
@@ -380,14 +306,18 @@ def _levels(noise: float | Sequence[float]) -> tuple[float, ...]:
     return levels
 
 
-def _weights(obs: Observation, weights: Weights | None, kept: Tree | None) -> Weights | None:
-    if weights is None and kept is None:
-        return None
-    found = {name: torch.ones_like(leaf) for name, leaf in obs.update.items()}
+def _hidden(
+    obs: Observation, noise: float | Sequence[float] | None, weights: Weights | None
+) -> tuple[tuple[float, ...], Weights | None]:
+    """The levels of noise, and what each entry's deviation is divided by."""
+    if noise is None and weights is None:
+        return (1.0,), inverse(obs.uncertainty)
+    levels = _levels(1.0 if noise is None else noise)
+    found = {name: (~leaf.isinf()).to(torch.float64) for name, leaf in obs.uncertainty.items()}
     if weights is not None:
         if not isinstance(weights, Mapping):
             raise InvalidUpdate(
-                f"expected weights by parameter name, such as gaussian() gives; came {type(weights).__name__}"
+                f"expected weights by parameter name, 1 / deviation; came {type(weights).__name__}"
             )
         spread = {name: _spread(weight, found.get(name)) for name, weight in weights.items()}
         check_fit("weights", spread, found)
@@ -396,11 +326,10 @@ def _weights(obs: Observation, weights: Weights | None, kept: Tree | None) -> We
             raise InvalidUpdate(
                 "expected weights of 0, for what is not seen, or above: 1 / deviation; came negative ones"
             )
-        found = {name: spread[name] for name in found}
-    if kept is not None:
-        masks = entries_kept(found, kept)
-        found = {name: w * masks[name] for name, w in found.items()}
-    return found
+        found = {name: spread[name] * leaf for name, leaf in found.items()}
+    if all(bool((leaf == 1).all()) for leaf in found.values()):
+        return levels, None
+    return levels, found
 
 
 def _spread(weight: Tensor | float, like: Tensor | None) -> Tensor:

@@ -1,27 +1,27 @@
 """What a client's update would give away of a batch, pictures and labels, and why: without an attack."""
 
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from math import isfinite
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from gradleak.defenses import GaussianNoise
 from gradleak.errors import GradleakError, InvalidInput
 from gradleak.labels import LabelGuess, best
-from gradleak.observe import Client, LocalTraining, Loss, Observation, Summed, observe
-from gradleak.randomness import Rng, generator, private
+from gradleak.observe import Client, Loss, Observation, OneGradient, observe
+from gradleak.observe.uncertainty import weights
+from gradleak.randomness import Rng, generator
 from gradleak.risk.decibels import Decibels, decibels
 from gradleak.risk.rank import RankReport, rank
-from gradleak.trees import flatten
+from gradleak.trees import flatten, scale
 
 EXACT = 45.0
 """Decibels from which a picture counts as recoverable exactly: the eye sees no difference."""
 LEAK = 6.0
 """Decibels above a guess without the update from which something is recoverable: a quarter of its error."""
 _DENSE = 1100  # unknowns: up to here a dense matrix takes a second
-_FAINT = 1e-3  # of a tensor's size: what is smaller was rounded in the sums that made it
 _LONG = 8  # local steps, beyond which the update is taken for its mean gradient
 
 
@@ -113,11 +113,13 @@ def predict(
     if not isinstance(noise, int | float) or isinstance(noise, bool) or not 0 <= noise < float("inf"):
         raise InvalidInput(f"expected noise as a std of 0 or more; came {noise!r}")
     clock = time.perf_counter()
+    if noise:
+        client = GaussianNoise(client or OneGradient(), std=float(noise))
     seen = observe(model, x, y, client=client, loss=loss, normalization=normalization, rng=rng)
     near, notes = _near(seen)
     dense = x.numel() <= _DENSE if exact is None else exact
-    risk = decibels(near, x, y, noise=1.0, weights=_known(seen, near, float(noise)), exact=dense, rng=rng)
-    guess = _labels(_noisy(seen, float(noise), rng), rng)
+    risk = decibels(near, x, y, noise=1.0, weights=_known(seen, near), exact=dense, rng=rng)
+    guess = _labels(seen, rng)
     layers = _layers(model, x)
     if risk.note:
         notes = (*notes, risk.note)
@@ -152,41 +154,13 @@ def _near(seen: Observation) -> tuple[Observation, tuple[str, ...]]:
     return plain, (said,)
 
 
-def _noisy(seen: Observation, noise: float, rng: Rng) -> Observation:
-    """What the server would see, with one draw of the noise."""
-    if not noise:
-        return seen
-    dice = private(rng)
-    update = {
-        name: leaf + noise * torch.randn(leaf.shape, generator=dice, dtype=torch.float64).to(leaf)
-        for name, leaf in seen.update.items()
-    }
-    return replace(seen, update=update)
-
-
-def _known(seen: Observation, near: Observation, noise: float) -> dict[str, Tensor]:
-    """1 / std per entry: the noise, and the rounding of the number that was sent.
-
-    A number of t digits is off by up to half of its last one, evenly. Sums that went before may have lost
-    more; to take less for known would call safe what is not.
-    """
-    eps = torch.finfo(seen.like.dtype).eps / 12**0.5
-    factor = 1.0
-    if near is not seen:  # a mean gradient is the weights' step divided by how far it reaches
-        factor = _size(flatten(near.update)) / max(_size(flatten(seen.update)), 1e-300)
-    found = {}
-    for name, leaf in seen.update.items():
-        sent = (seen.params[name] + leaf if _sends_weights(seen.client) else leaf).double()
-        least = max(_FAINT * _size(sent), 1e-150)
-        rounding = eps * sent.abs().clamp_min(least)
-        found[name] = 1 / (factor * (noise**2 + rounding.square()).sqrt())
-    return found
-
-
-def _sends_weights(client: Client) -> bool:
-    if isinstance(client, Summed):
-        return any(_sends_weights(one) for one in client.all)
-    return isinstance(client, LocalTraining)
+def _known(seen: Observation, near: Observation) -> dict[str, Tensor]:
+    """1 / std per entry, of what ``near`` says was sent."""
+    known = weights(seen.uncertainty)
+    if near is seen:
+        return known
+    # A mean gradient is the weights' step divided by how far it reaches.
+    return scale(known, _size(flatten(seen.update)) / max(_size(flatten(near.update)), 1e-300))
 
 
 def _size(leaf: Tensor) -> float:

@@ -17,6 +17,7 @@ from gradleak.observe.client import OpenClient
 from gradleak.observe.layers import first_tensor, same
 from gradleak.observe.local import AT_ONCE
 from gradleak.observe.task import noise_batch
+from gradleak.observe.uncertainty import told
 from gradleak.trees import Tree, map_tree, total
 
 
@@ -85,6 +86,7 @@ class Problem:
             return float("inf")
         obs = self.records[record]
         task = replace(self.task, constants=obs.constants, transformed=False)
+        client = told(client, obs.params, obs.update)
         update = client(task, obs.params, parts.x, self.target(parts, y))
         return float(self.objective(update, obs.update).detach())
 
@@ -188,7 +190,8 @@ class Problem:
         target = self.target(parts, y)
         task = replace(self.task, constants=constants, transformed=transformed)
         client, *penalties = self._client(parts.unknowns, progress)
-        mismatch = self.objective(client(task, params, parts.x, target), update)
+        # What the update shows of a defense's dice is another for every record.
+        mismatch = self.objective(told(client, params, update)(task, params, parts.x, target), update)
         candidate = Candidate(parts.x, target, self.first.domain, progress, task, params, anchor)
         for prior, own in zip(self.priors, evidence or ({},) * len(self.priors), strict=True):
             penalties.append(prior(replace(candidate, evidence=own)))

@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from gradleak.observe import Domain
+from gradleak.observe.domain import Domain
 
 # The likeliest spectrum c / (a + |f|)^p of 90 bundled pictures that no measurement attacks: faces 30 to 59
 # and 60 crops of photographs with seeds 20 to 29, in grey, at 16, 32 and 64 pixels a side (32 alone would

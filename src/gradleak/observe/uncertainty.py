@@ -1,0 +1,84 @@
+"""What a server does not know of an update that it holds: how far each entry may be off, as a deviation."""
+
+import math
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from gradleak.observe.client import Client, Summed
+from gradleak.observe.local import LocalTraining
+from gradleak.trees import Tree, map_tree
+
+_FAINT = 1e-3  # of a tensor's size: what is smaller was rounded in the sums that made it
+
+
+@runtime_checkable
+class Defended(Protocol):
+    """A client that blurs what it sends, so as to leak less.
+
+    Undrawn, it sends what an attacker expects of it; what that attacker knows besides, it says itself.
+    """
+
+    @property
+    def client(self) -> Client:
+        """The one that it defends."""
+        ...
+
+    def around(self, client: Client) -> Client:
+        """The same defense of another client."""
+        ...
+
+    def told_by(self, params: Tree, update: Tree) -> Client:
+        """The client with those of its dice that its own update shows, such as which entries it dropped."""
+        ...
+
+    def uncertainty(self, params: Tree, update: Tree, *, hidden: bool = False) -> dict[str, Tensor]:
+        """The deviation of each entry from what the told client sends: 0 is exact, infinite is not seen.
+
+        ``hidden``: whether something else blurs the update afterwards, so that it does not show its dice.
+        """
+        ...
+
+
+def told(client: Client, params: Tree, update: Tree) -> Client:
+    """The client, as an attacker simulates it who has looked at the update."""
+    return client.told_by(params, update) if isinstance(client, Defended) else client
+
+
+def uncertainty(client: Client, params: Tree, update: Tree, *, hidden: bool = False) -> dict[str, Tensor]:
+    """How far each entry may be off, by rounding alone where the client does nothing about it.
+
+    A number of t digits is off by up to half of its last one, evenly. Sums that went before may have lost
+    more; to take less for known would call safe what is not.
+    """
+    if isinstance(client, Defended):
+        return client.uncertainty(params, update, hidden=hidden)
+    if isinstance(client, Summed):
+        return _of_the_mean(client, params, update)
+    sends_weights = isinstance(client, LocalTraining)
+    return {name: rounding(params[name] + leaf if sends_weights else leaf) for name, leaf in update.items()}
+
+
+def rounding(sent: Tensor) -> Tensor:
+    """The deviation that the number's own dtype brings, entry by entry, in float64."""
+    eps = torch.finfo(sent.dtype).eps / 12**0.5
+    size = sent.double().square().mean().sqrt()
+    return eps * sent.double().abs().clamp_min(max(_FAINT * float(size), 1e-150))
+
+
+def both(a: Tree, b: Tree) -> dict[str, Tensor]:
+    """The deviation of what is blurred twice, independently."""
+    return map_tree(torch.hypot, a, b)
+
+
+def _of_the_mean(client: Summed, params: Tree, update: Tree) -> dict[str, Tensor]:
+    """Of n clients' mean: each one's is independent, and none shows its dice."""
+    each = [uncertainty(one, params, update, hidden=True) for one in dict.fromkeys(client.all)]
+    squares = {name: torch.stack([one[name].square() for one in each]).mean(0) for name in update}
+    return {name: (square / client.clients).sqrt() for name, square in squares.items()}
+
+
+def weights(deviations: Tree) -> dict[str, Tensor]:
+    """1 / deviation, and 0 for what is not seen."""
+    return map_tree(lambda d: torch.where(d > 0, 1 / d, math.inf).nan_to_num(posinf=1e150), deviations)
