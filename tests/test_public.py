@@ -45,6 +45,7 @@ def test_the_names_of_the_rooms_are_exactly_these():
         "idlg",
         "inverting_batches",
         "inverting_gradients",
+        "map",
         "r_gap",
         "spear",
         "ssras",
@@ -72,6 +73,24 @@ def test_the_names_of_the_rooms_are_exactly_these():
         "wrong_sign_or_scale",
         "zero_shot",
     ]
+    defenses = [
+        "Clip",
+        "DPSGD",
+        "Dropout",
+        "GaussianNoise",
+        "LaplaceNoise",
+        "LowPrecision",
+        "Mask",
+        "Mixup",
+        "Prune",
+        "Sign",
+        "Soteria",
+        "Withhold",
+    ]
+    assert sorted(kind.__name__ for kind in gl.defenses.DEFENSES.values()) == defenses
+    others = ["DEFENSES", "Defense", "LearntMask", "epsilon", "noise_for"]
+    costs = ["Course", "Federation", "Spread", "Utility", "utility"]
+    assert sorted(gl.defenses.__all__) == sorted([*defenses, *others, *costs])
     assert sorted(gl.threats.__all__) == ["Ladder", "RUNGS", "Rung", "Step", "ladder"]
 
 

@@ -89,6 +89,56 @@ REFERENCES: dict[str, str] = {
   journal = {Transactions on Machine Learning Research},
   year    = {2022}
 }""",
+    "dp_sgd": """@inproceedings{abadi2016deep,
+  title     = {Deep Learning with Differential Privacy},
+  author    = {Abadi, Mart{\\'i}n and Chu, Andy and Goodfellow, Ian and McMahan, H. Brendan and Mironov, Ilya
+               and Talwar, Kunal and Zhang, Li},
+  booktitle = {ACM SIGSAC Conference on Computer and Communications Security},
+  year      = {2016}
+}""",
+    "deep_gradient_compression": """@inproceedings{lin2018deep,
+  title     = {Deep Gradient Compression: Reducing the Communication Bandwidth for Distributed Training},
+  author    = {Lin, Yujun and Han, Song and Mao, Huizi and Wang, Yu and Dally, William J.},
+  booktitle = {International Conference on Learning Representations},
+  year      = {2018}
+}""",
+    "signsgd": """@inproceedings{bernstein2018signsgd,
+  title     = {{signSGD}: Compressed Optimisation for Non-Convex Problems},
+  author    = {Bernstein, Jeremy and Wang, Yu-Xiang and Azizzadenesheli, Kamyar and Anandkumar, Animashree},
+  booktitle = {International Conference on Machine Learning},
+  year      = {2018}
+}""",
+    "mixup": """@inproceedings{zhang2018mixup,
+  title     = {mixup: Beyond Empirical Risk Minimization},
+  author    = {Zhang, Hongyi and Cisse, Moustapha and Dauphin, Yann N. and Lopez-Paz, David},
+  booktitle = {International Conference on Learning Representations},
+  year      = {2018}
+}""",
+    "soteria": """@inproceedings{sun2021soteria,
+  title     = {Soteria: Provable Defense against Privacy Leakage in Federated Learning from Representation
+               Perspective},
+  author    = {Sun, Jingwei and Li, Ang and Wang, Binghui and Yang, Huanrui and Li, Hai and Chen, Yiran},
+  booktitle = {IEEE/CVF Conference on Computer Vision and Pattern Recognition},
+  year      = {2021}
+}""",
+    "dropout": """@article{zheng2021dropout,
+  title   = {Dropout against Deep Leakage from Gradients},
+  author  = {Zheng, Yanchong},
+  journal = {arXiv preprint arXiv:2108.11106},
+  year    = {2021}
+}""",
+    "dropout_inversion": """@article{scheliga2022dropout,
+  title   = {Dropout is {NOT} All You Need to Prevent Gradient Leakage},
+  author  = {Scheliga, Daniel and M{\\"a}der, Patrick and Seeland, Marco},
+  journal = {arXiv preprint arXiv:2208.06163},
+  year    = {2022}
+}""",
+    "masking": """@article{kim2024random,
+  title   = {Random Gradient Masking as a Defensive Measure to Deep Leakage in Federated Learning},
+  author  = {Kim, Joon and Park, Sejin},
+  journal = {arXiv preprint arXiv:2408.08430},
+  year    = {2024}
+}""",
     "lbfgs": """@article{byrd1994representations,
   title   = {Representations of Quasi-{N}ewton Matrices and Their Use in Limited Memory Methods},
   author  = {Byrd, Richard H. and Nocedal, Jorge and Schnabel, Robert B.},

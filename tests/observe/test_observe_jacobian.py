@@ -1,5 +1,6 @@
 """Products with the Jacobian of the update, and what its rank leaves open."""
 
+import sys
 from dataclasses import replace
 
 import pytest
@@ -87,6 +88,79 @@ def test_a_parameter_whose_update_does_not_see_the_picture_is_a_row_of_zeros() -
     torch.testing.assert_close(dense(j), matrix)
     torch.testing.assert_close(j.gram(memory=0), matrix.T @ matrix)
     assert bool(matrix.any())
+
+
+LOCAL = gl.LocalSGD(2, 1, 0.1, order="given")
+
+
+def bent(task: object, params: dict[str, Tensor], x: Tensor, y: Tensor) -> dict[str, Tensor]:
+    """A head's gradient of rank 1 at this very batch alone."""
+    sent = gl.OneGradient()(task, params, x, y)  # type: ignore[arg-type]
+    away = (x - faces(1)).sum() * torch.eye(5, 256, dtype=torch.float64)
+    return sent | {"4.weight": sent["4.weight"] + away}
+
+
+@pytest.mark.parametrize(
+    ("records", "client", "weighted", "rows"),
+    [
+        (1, None, False, 40 + 256 + 5 + 5),
+        (1, LOCAL, False, 40 + 2 * (256 + 5) + 5),
+        (1, None, True, 40 + 5 * 257),
+        (3, None, False, 40 + 5 * 257),
+        (1, bent, False, 40 + 5 * 257),
+    ],
+    ids=["one record", "two steps", "weights by entry", "too many records", "not on the surface"],
+)
+def test_a_gradient_of_low_rank_is_squared_by_fewer_rows(
+    records: int, client: object, weighted: bool, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    j = jacobian(normed(nn.Identity()), faces(records), client)  # type: ignore[arg-type]
+    if weighted:
+        rng = torch.Generator().manual_seed(0)
+        j = replace(j, weights={n: torch.rand(u.shape, generator=rng).double() for n, u in j.update.items()})
+    matrix = dense(j)
+    module = sys.modules[Jacobian.__module__]
+    squared, seen = module._squared, []
+    monkeypatch.setattr(module, "_squared", lambda m: seen.append(len(m)) or squared(m))
+    torch.testing.assert_close(
+        j.gram(), matrix.T @ matrix, rtol=1e-11, atol=1e-13 * float(matrix.norm()) ** 2
+    )
+    assert seen == [rows]  # and one matrix, not a second one after the first was found wrong
+
+
+DEFENDED = {
+    "mask": gl.defenses.Mask(rate=0.4, rescaled=True),
+    "mask of local": gl.defenses.Mask(LOCAL, rate=0.4),
+    "prune": gl.defenses.Prune(fraction=0.5, per="layer"),
+    "clip": gl.defenses.Clip(norm=0.05),
+    "clip each tensor of local": gl.defenses.Clip(LOCAL, norm=0.01, per="layer"),
+    "mask of clip of local": gl.defenses.Mask(gl.defenses.Clip(LOCAL, norm=0.05), rate=0.4),
+}
+
+
+@pytest.mark.parametrize("mode", ["eval", "train"])
+@pytest.mark.parametrize("defense", DEFENDED)
+def test_of_a_defended_client_it_is_the_slope_of_what_the_victim_sends(defense: str, mode: str) -> None:
+    """The twin moves the victim's own pictures a little, and holds its dice."""
+    model = normed(nn.BatchNorm2d(4)).train(mode == "train")
+    x, y, client = faces(2), torch.tensor([1, 3]), DEFENDED[defense]
+
+    def sent(x: Tensor) -> Tensor:
+        update = gl.observe(model, x, y, client=client, rng=3).update
+        return torch.cat([leaf.flatten() for leaf in update.values()])
+
+    obs = gl.observe(model, x, y, client=client, rng=3)
+    j = Jacobian(obs, x, y)
+    torch.testing.assert_close(torch.cat([u.flatten() for u in j.update.values()]), sent(x))
+    rng = torch.Generator().manual_seed(0)
+    for _ in range(3):
+        v = torch.randn(x.shape, generator=rng, dtype=torch.float64)
+        slope = (sent(x + 1e-5 * v) - sent(x - 1e-5 * v)) / 2e-5
+        torch.testing.assert_close(j.times(v), slope, rtol=1e-6, atol=1e-7 * float(slope.abs().max()))
+        if "mask" in defense:
+            assert 0.3 < float((slope == 0).double().mean()) < 0.5
+    matrix = dense(j)
+    torch.testing.assert_close(j.gram(), matrix.T @ matrix)
 
 
 def faces(n: int) -> Tensor:

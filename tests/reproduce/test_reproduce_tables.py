@@ -275,14 +275,6 @@ def digit_rows(name: str, n: int) -> list[dict]:
     return TABLES[name].make(n, ("digits",), silent).to_dict()["rows"]
 
 
-def test_the_influence_function_predicts_what_dlg_reaches():
-    found = {row["change of the update"]: row for row in digit_rows("influence", 2)}
-    assert set(found) == {"noise 1e-04", "noise 1e-03", "noise 1e-02", "half pruned"}
-    assert found["noise 1e-04"]["off, median %"] < 1
-    assert found["noise 1e-03"]["off, median %"] < 5
-    assert found["noise 1e-03"]["predicted"] > 5 * found["noise 1e-04"]["predicted"]
-
-
 def test_directions_of_one_length_do_unlike_things_to_the_attack():
     most, middle, least = digit_rows("influence-directions", 2)
     assert most["reached"] > 2 * middle["reached"] > 4 * least["reached"]

@@ -145,6 +145,39 @@ def test_too_few_steps_err_towards_too_much_and_say_so(monkeypatch: pytest.Monke
     assert "1e-05" in found.note
 
 
+def test_float32_answers_only_where_its_rounding_is_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches of more unknowns than are met here, which normalisation and soft labels come with too."""
+    x, y, model = faces(2), labels(2), smooth()
+    normal = gl.observe(model, (x - 0.4) / 0.25, y, normalization=((0.4,), (0.25,)))
+    soft = nn.functional.one_hot(y, 5).double() * 0.9 + 0.02
+    weighted = {name: u.abs() / u.abs().max() for name, u in normal.update.items()}
+    cases = ((model, x, soft, None), (normal, normal.domain.from_pixels(x), y, weighted))
+    for given, pixels, label, weights in cases:
+        right = decibels(given, pixels, label, noise=(10.0, 1.0), weights=weights, exact=False)
+        with monkeypatch.context() as patched:
+            patched.setattr(sys.modules[decibels.__module__], "_SINGLE", 0)
+            found = decibels(given, pixels, label, noise=(10.0, 1.0), weights=weights, exact=False)
+        assert not torch.equal(found.psnr, right.psnr)  # it was indeed in float32
+        torch.testing.assert_close(found.psnr, right.psnr, atol=0.01, rtol=0)
+        torch.testing.assert_close(found.null_psnr, right.null_psnr, atol=1e-5, rtol=0)
+    right = decibels(model, x, y, noise=1e-5, exact=False)
+    monkeypatch.setattr(sys.modules[decibels.__module__], "_SINGLE", 0)
+    assert torch.equal(decibels(model, x, y, noise=1e-5, exact=False).psnr, right.psnr)
+
+
+def test_draws_that_memory_has_no_room_for_are_not_asked_for_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = sys.modules[decibels.__module__]
+    taken: list[int] = []
+    runs = module.Runs.of
+    monkeypatch.setattr(module.Runs, "of", lambda *given: taken.append(given[1]) or runs(*given))
+    monkeypatch.setattr(module, "_SAMPLED", 0.0)
+    for numbers, expected in ((2 * 64 * 200, [1]), (2**27, [4, 40])):
+        taken.clear()
+        monkeypatch.setattr(module, "_NUMBERS", numbers)
+        decibels(smooth(), faces(), labels(1), noise=1.0, exact=False)
+        assert taken == expected
+
+
 def test_lanczos_applies_functions_of_a_matrix() -> None:
     rng = torch.Generator().manual_seed(0)
     half = torch.randn(30, 20, generator=rng, dtype=torch.float64)

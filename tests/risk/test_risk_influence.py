@@ -199,6 +199,107 @@ def test_a_function_of_the_update_is_the_difference_that_it_makes() -> None:
     assert float(influence(model, x, y, perturbation=lambda u: u).rmse) == 0
 
 
+def steps_of(delta: np.ndarray, model: nn.Module, x: Tensor, y: Tensor, client: object = None) -> np.ndarray:
+    """The slow twin's squared error of each record, for one change of the update or for a row of each."""
+    moved = np.atleast_2d(delta) @ np.linalg.pinv(dense(model, x, y, client)).T
+    return np.square(moved).reshape(len(moved), len(x), -1).mean(2)
+
+
+def sent(client: object, model: nn.Module, x: Tensor, y: Tensor) -> np.ndarray:
+    """What the victim sends, who runs on its own."""
+    update = gl.observe(model.double(), x, y, client=client, rng=5).update
+    return torch.cat([leaf.reshape(-1) for leaf in update.values()]).numpy()
+
+
+@pytest.mark.parametrize("client", [gl.OneGradient(), SGD], ids=["one", "local"])
+@pytest.mark.parametrize(
+    "defense",
+    [
+        gl.defenses.Prune(fraction=0.3),
+        gl.defenses.LowPrecision(format="bf16"),
+        gl.defenses.Clip(norm=1e-3),
+        gl.defenses.LowPrecision(gl.defenses.Clip(norm=0.5), format="fp16"),
+    ],
+    ids=["prune", "bf16", "clip", "both"],
+)
+def test_a_defense_without_dice_is_the_difference_that_it_makes(defense: object, client: object) -> None:
+    model, x, y = convnet(), faces(1), labels(1)
+    around = defense.around(client)
+    if isinstance(defense.client, gl.defenses.Clip):
+        around = defense.around(defense.client.around(client))
+    right = np.sqrt(steps_of(sent(around, model, x, y) - sent(client, model, x, y), model, x, y, client)[0])
+    for given in ({"perturbation": defense, "client": client}, {"perturbation": around}):
+        found = influence(model, x, y, **given)
+        np.testing.assert_allclose(found.rmse, right, rtol=1e-6)
+        assert found.of == f"what {type(defense).__name__} does, which throws no dice"
+        assert found.error == 0
+        assert f"This is {found.of}." in repr(found)
+
+
+def test_a_defense_that_throws_dice_is_a_mean_over_throws() -> None:
+    """A mask's deviation from the update has a known second moment, entry by entry."""
+    model, x, y = convnet(), faces(2), labels(2)
+    defense, update = gl.defenses.Mask(rate=0.3), sent(None, model, x, y)
+    inverse = np.linalg.pinv(dense(model, x, y))
+    mean = -0.3 * inverse @ update
+    spread = np.square(inverse) @ (0.3 * 0.7 * np.square(update))
+    right = np.sqrt((np.square(mean) + spread).reshape(2, -1).mean(1))
+    known = spectrum(jacobian(model, x, y))
+    found = [influence_of(known, perturbation=defense, rng=seed) for seed in range(12)]
+    assert {one.of for one in found} == {"the mean over 32 throws of Mask's dice"}
+    rmse = torch.stack([one.rmse for one in found])
+    assert len(set(rmse[:, 0].tolist())) == 12
+    off = (rmse.square().mean(0).sqrt() / torch.from_numpy(right) - 1).abs()
+    typical = sum(one.error for one in found) / 12
+    assert 0 < typical < 0.2
+    assert float(off.max()) < 3 * typical / math.sqrt(12)
+    scatter = float((rmse.std(0) / rmse.mean(0)).max())
+    assert scatter == pytest.approx(typical, rel=0.6)
+    other = influence_of(known.jacobian, perturbation=defense)
+    assert other.of == "the mean over 4 throws of Mask's dice"
+    assert float((other.rmse / torch.from_numpy(right) - 1).abs().max()) < 4 * other.error
+
+
+def test_a_defense_that_only_adds_noise_has_a_closed_form() -> None:
+    model, x, y = convnet(), faces(1), labels(1)
+    for client in (gl.OneGradient(), SGD):
+        plain = influence(model, x, y, noise=[0.01], client=client)
+        gauss, laplace = (
+            gl.defenses.GaussianNoise(client, std=0.01),
+            gl.defenses.LaplaceNoise(client, scale=0.01),
+        )
+        for defense, factor in ((gauss, 1.0), (laplace, math.sqrt(2))):
+            found = influence(model, x, y, perturbation=defense)
+            torch.testing.assert_close(found.rmse, factor * plain.rmse[0])
+            assert found.noise == pytest.approx((0.01 * factor,))
+            assert found.of.startswith("the mean over all noise of that std")
+    mixed = gl.defenses.GaussianNoise(gl.defenses.Clip(norm=1e9), std=0.01)  # which clips nothing
+    drawn = influence(model, x, y, perturbation=mixed)
+    assert drawn.of == "the mean over 32 throws of GaussianNoise's dice"
+    right = influence(model, x, y, noise=0.01)
+    assert float((drawn.rmse / right.rmse - 1).abs().max()) < 4 * drawn.error
+
+
+def test_only_the_defense_throws_dice_and_not_the_order_of_records() -> None:
+    """Noise so small that what an order would change is all there is."""
+    shuffled = gl.LocalSGD(1, 1, 0.5)
+    defense = gl.defenses.GaussianNoise(gl.defenses.Clip(shuffled, norm=1e9), std=1e-12)
+    found = influence(convnet(), faces(2), labels(2), perturbation=defense)
+    assert float(found.rmse.max()) < 1e-6
+
+
+def test_a_defense_that_is_known_is_another_client() -> None:
+    """Rows that a mask drops tell nothing, and what is clipped tells as much as its noise leaves."""
+    model, x, y = convnet().double(), faces(1), labels(1)
+    defense = gl.defenses.Mask(rate=0.4)
+    J = dense(model, x, y) * (sent(defense, model, x, y) != 0)[:, None]
+    right = 0.01 * math.sqrt(np.trace(np.linalg.inv(J.T @ J)) / 64)
+    obs = gl.observe(model, x, y, client=defense, rng=5)
+    found = influence(obs, x, y, noise=0.01)
+    assert float(found.rmse) == pytest.approx(right, rel=1e-6)
+    assert float(influence(model, x, y, noise=0.01, client=defense).rmse) != pytest.approx(right, rel=1e-3)
+
+
 def test_pixels_are_those_before_the_normalisation() -> None:
     """The same network on the same picture, once with its normalisation inside and once outside."""
     inside = convnet().double()
@@ -335,6 +436,11 @@ BAD: list[tuple[Callable[[], object], type[Exception], str]] = [
     (lambda: run(noise=1.0, y=torch.tensor([9])), gl.errors.InvalidBatch, "labels from 0 to 4"),
     (lambda: run(perturbation={"a": torch.ones(2)}), gl.errors.InvalidUpdate, "is missing"),
     (lambda: run(perturbation=lambda u: {}), gl.errors.InvalidUpdate, "is missing"),
+    (
+        lambda: run(perturbation=gl.defenses.Clip(SGD, norm=1.0), client=gl.LocalSGD(3, 1, 0.1)),
+        gl.errors.InvalidInput,
+        "put the defense around no client",
+    ),
     (lambda: run(perturbation=7), gl.errors.InvalidInput, "tensors by parameter name.*came int"),
     (
         lambda: run(perturbation=lambda u: {k: v / 0 for k, v in u.items()}),

@@ -100,7 +100,9 @@ def test_it_says_all_that_as_json_and_leaves_the_model_alone() -> None:
     facts = predict(model, x, y, noise=1e-3).to_dict()
     assert [sample["leaks"] for sample in facts["samples"]] == [True, True]
     assert facts["labels"] == sorted(y.tolist())
-    assert facts["layers"] is not None
+    assert facts["ranks"] is not None
+    assert [layer["path"] for layer in facts["layers"]] == ["conv1", "conv2", "conv3", "linear"]
+    assert all(len(layer["psnr"]) == 2 for layer in facts["layers"])
     assert all(torch.equal(before[name], leaf) for name, leaf in model.state_dict().items())
 
 
@@ -152,3 +154,49 @@ def test_what_the_number_leaves_out_is_said() -> None:
     assert any("drew is taken for known" in note for note in predict(dropping, x, y).notes)
     flat = nn.Sequential(nn.Linear(64, 16), nn.Tanh(), nn.Linear(16, 10))
     assert any("no pictures" in note for note in predict(flat, x.flatten(1), y).notes)
+
+
+def test_one_picture_is_spoken_of_as_one() -> None:
+    x, y = digits(1)
+    assert predict(mlp(), x, y).verdict == ("The picture is recoverable exactly; its label can be read off.")
+    hidden = predict(mlp(), x, y, noise=1e6)
+    assert hidden.verdict.startswith("The picture is not recoverable from this update; its label can")
+
+
+def test_the_most_exposed_come_first_and_those_at_no_distance_last() -> None:
+    x, y = digits(4)
+    x[2] = 0.5
+    told = predict(mlp(), x, y, noise=1e-2)
+    assert told.order[0] == max(range(4), key=lambda i: (told.samples[i].leaks, told.samples[i].psnr))
+    assert told.order[-1] == 2
+    assert sorted(told.order) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "says"),
+    [
+        (lambda x, y: (x * float("nan"), y), "finite"),
+        (lambda x, y: (x, None), "one label for each of the 2 pictures"),
+        (lambda x, y: (x, y[:1]), "one label for each of the 2 pictures"),
+        (lambda x, y: (x, y + 100), "expected labels from 0 to 9"),
+        (lambda x, y: (None, y), "expected pictures"),
+    ],
+)
+def test_batches_that_are_none_are_refused(spoilt: Any, says: str) -> None:
+    with pytest.raises(InvalidInput, match=says):
+        predict(mlp(), *spoilt(*digits(2)))
+
+
+def test_no_layer_alone_can_be_enough_where_all_together_are() -> None:
+    from gradleak.risk.by_layer import Alone
+    from gradleak.risk.predict import Exposed, _Found
+
+    def reason(*psnr: float) -> str:
+        rows = tuple(Alone(f"layer{n}", torch.tensor([v]), 1.0) for n, v in enumerate(psnr))
+        found = _Found(None, None, rows, None, None, None, None)  # type: ignore[arg-type]
+        return found._layer(0, Exposed("", 30.0, 10.0, None, ()))
+
+    assert reason(11.0, 15.0) == "no layer's part gives it away alone, all of them together do"
+    assert reason(11.0, 20.0) == "the part of layer1 alone gives it away, to 20 dB"
+    assert reason(11.0, float("nan")) == ""
+    assert reason(20.0, float("nan")) == "the part of layer0 alone gives it away, to 20 dB"

@@ -15,6 +15,7 @@ from gradleak.attacks.closed_form.router import attack, ssras
 from gradleak.attacks.feedback import feedback_blending
 from gradleak.attacks.gdl import gdl
 from gradleak.attacks.named import cpl, dlg, gradinversion, idlg, inverting_batches, inverting_gradients
+from gradleak.attacks.posterior import map
 
 ATTACKS: dict[str, Callable[..., Attack]] = {
     "ssras": ssras,
@@ -29,6 +30,7 @@ ATTACKS: dict[str, Callable[..., Attack]] = {
     "gradinversion": gradinversion,
     "cpl": cpl,
     "gdl": gdl,
+    "map": map,
 }
 """By the name that a command line says; the first line of the docstring describes it."""
 
@@ -49,6 +51,7 @@ __all__ = [
     "idlg",
     "inverting_batches",
     "inverting_gradients",
+    "map",
     "matching",
     "r_gap",
     "spear",

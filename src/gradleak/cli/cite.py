@@ -9,15 +9,20 @@ from gradleak.cli.console import json_option, print_json
 @click.argument("names", nargs=-1, required=True)
 @json_option
 def cite(names: tuple[str, ...], as_json: bool) -> None:
-    """Print BibTeX for the attacks NAMES, and for the parts they are made of."""
+    """Print BibTeX for NAMES, which are attacks, with the parts they are made of, or defenses."""
     from gradleak.attacks import ATTACKS
+    from gradleak.defenses import DEFENSES
     from gradleak.errors import InvalidInput
     from gradleak.references import REFERENCES
 
-    unknown = [name for name in names if name not in ATTACKS]
+    unknown = [name for name in names if name not in ATTACKS and name not in DEFENSES]
     if unknown:
-        raise InvalidInput(f"expected attacks among {', '.join(ATTACKS)}; came {', '.join(unknown)}")
-    keys = list(dict.fromkeys(key for name in names for key in ATTACKS[name]().citations))
+        raise InvalidInput(
+            f"expected attacks among {', '.join(ATTACKS)}, or defenses among {', '.join(DEFENSES)}; came "
+            f"{', '.join(unknown)}"
+        )
+    cited = (ATTACKS[name]().citations if name in ATTACKS else DEFENSES[name].references for name in names)
+    keys = list(dict.fromkeys(key for each in cited for key in each))
     if as_json:
         print_json({key: REFERENCES[key] for key in keys})
     else:

@@ -1,11 +1,14 @@
 """``gradleak reproduce``: a paper's table, its figures beside ours."""
 
+import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 from rich.table import Table as RichTable
 
 from gradleak.cli.console import console, json_option, print_json, quiet_option, results
+from gradleak.files import require_folder, write_whole
 
 if TYPE_CHECKING:
     from gradleak.reproduce import Table
@@ -24,6 +27,9 @@ _NAMES = (
     "influence-directions",
     "influence-fairness",
     "influence-initialization",
+    "dlg-defenses",
+    "masking",
+    "dropout",
 )
 _DATA = ("mnist", "cifar10", "faces", "photos", "digits")
 
@@ -42,9 +48,16 @@ _DATA = ("mnist", "cifar10", "faces", "photos", "digits")
     type=click.Choice(_DATA),
     help="Instead of the paper's own sets; may be repeated. The last three need nothing fetched.",
 )
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="A folder for the table as JSON, and for what else belongs to it, such as a plot.",
+)
 @json_option
 @quiet_option
-def reproduce(name: str, n: int | None, data: tuple[str, ...], as_json: bool, quiet: bool) -> None:
+def reproduce(
+    name: str, n: int | None, data: tuple[str, ...], out: Path | None, as_json: bool, quiet: bool
+) -> None:
     """Run the comparison of a paper, and print its figures beside ours.
 
     \b
@@ -67,23 +80,33 @@ def reproduce(name: str, n: int | None, data: tuple[str, ...], as_json: bool, qu
     gradinversion-ablation
       each term on and off; --pictures counts batches of 4 (Yin et al. 2021)
     influence
-      predicted error against DLG's, for noise and pruning (Zhang et al. 2023)
+      predicted error against attacks', 8 networks, 6 defenses (Zhang et al. 2023)
     influence-directions
       noise of one length along three directions (Zhang et al. 2023)
     influence-fairness
       how far pictures and classes lie apart under one noise (Zhang et al. 2023)
     influence-initialization
       what each scheme of first weights gives away (Zhang et al. 2023)
+    dlg-defenses
+      noise, low precision and pruning, told of and not; ten minutes (Zhu et al. 2019)
+    masking
+      from where masking, clipping, pruning and noise hide; ten minutes (Kim and Park 2024)
+    dropout
+      rates of dropout, and attackers who get around it (Zheng 2021)
 
-    The first two run on bundled pictures, the others on MNIST's or CIFAR-10's test set:
+    The first two run on bundled pictures, influence on some and on CIFAR-10's test set,
+    the others on MNIST's or CIFAR-10's:
 
     \b
     gradleak fetch mnist cifar10
     gradleak reproduce feedback-blending --pictures 200 --json > table.json
     gradleak reproduce dlg-batch --data faces --pictures 8
+    gradleak reproduce influence --data digits --data faces --out influence
     """
     from gradleak.reproduce import TABLES
 
+    if out is not None:
+        require_folder(out)
     last = ""
 
     def tell(what: str, share: float) -> None:
@@ -94,10 +117,18 @@ def reproduce(name: str, n: int | None, data: tuple[str, ...], as_json: bool, qu
 
     paper = TABLES[name]
     table = paper.make(n or paper.pictures, data or paper.data, tell)
+    if out is not None:
+        for file, content in _files(name, table).items():
+            write_whole(out / file, content)
     if as_json:
         print_json(table.to_dict())
     else:
-        _print(table)
+        for one in (table, *table.more):
+            _print(one)
+
+
+def _files(name: str, table: "Table") -> dict[str, bytes]:
+    return {f"{name}.json": json.dumps(table.to_dict(), indent=2).encode() + b"\n", **table.files}
 
 
 def _print(table: "Table") -> None:

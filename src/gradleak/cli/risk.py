@@ -7,19 +7,39 @@ import click
 import torch
 from rich.table import Table
 
+from gradleak.cli import heat
 from gradleak.cli.console import console, json_option, print_json, results
 from gradleak.cli.data import Source, data_options
-from gradleak.cli.models import args_option, build, load_weights, model_option, weights_option
+from gradleak.cli.defending import defended, defense_option
+from gradleak.cli.models import args_option, build, load_weights, weights_option
 from gradleak.cli.training import Training, training_options
 from gradleak.errors import InvalidInput
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from gradleak.observe import Client
+    from gradleak.risk import Forecast
 
-@click.group()
+
+class _Forecasts(click.Group):
+    """A group whose first word may be a model instead of a command: then the forecast is meant."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        known = {*self.commands, *ctx.help_option_names}
+        return super().parse_args(ctx, ["predict", *args] if args and args[0] not in known else args)
+
+
+@click.group(cls=_Forecasts, subcommand_metavar="MODULE:CALLABLE | rank MODULE:CALLABLE [ARGS]...")
 def risk() -> None:
-    """Predict the leak without an attack."""
+    """Predict the leak without an attack.
+
+    \b
+    gradleak risk lenet --data faces --size 16 --arg size=16
+    gradleak risk rank lenet --input 3,32,32
+
+    The first is short for `gradleak risk predict lenet ...`, whose --help has the options.
+    """
 
 
 @risk.command()
@@ -78,18 +98,38 @@ def rank(
 
 
 @risk.command()
-@model_option
+@click.argument("spec", metavar="MODULE:CALLABLE")
 @args_option
 @weights_option
 @data_options
 @click.option(
     "-n", "--batch", type=click.IntRange(1), default=1, show_default=True, help="Pictures of the client."
 )
-@training_options
 @click.option(
-    "--noise", type=float, default=0.0, show_default=True, help="Std of what is added to every entry."
+    "--client",
+    "sends",
+    type=click.Choice(("fedsgd", "fedavg")),
+    show_default="fedavg where there is --lr, or else fedsgd",
+    help="One gradient of the whole batch, or how far local training moved the weights.",
+)
+@training_options
+@defense_option
+@click.option(
+    "--noise", type=float, default=0.0, show_default=True, help="Std of what is added to every entry at last."
+)
+@click.option(
+    "--train-mode", is_flag=True, help="BatchNorm uses the batch's own statistics, and dropout draws."
+)
+@click.option(
+    "--layers/--no-layers", default=True, show_default=True, help="Ask each layer what it tells alone."
+)
+@click.option(
+    "--exact", is_flag=True, help="Settle every number by a matrix of all entries, which can take minutes."
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Everything random follows from it.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="A folder for risk.html, risk.png, risk.svg and risk.json."
+)
 @json_option
 def predict(
     spec: str,
@@ -97,51 +137,82 @@ def predict(
     weights: Path | None,
     source: Source,
     batch: int,
+    sends: str | None,
     training: Training,
+    defenses: tuple[str, ...],
     noise: float,
+    train_mode: bool,
+    layers: bool,
+    exact: bool,
     seed: int,
+    out: Path | None,
     as_json: bool,
 ) -> None:
-    """Say how near an attacker would come to each picture, and which labels can be read off.
+    """Say how near an attacker would come to each picture, by which layer, and which labels can be read off.
 
     \b
-    gradleak risk predict --model lenet --data digits --size 16 --arg channels=1 --arg size=16
-    gradleak risk predict --model convnet --batch 4 --lr 0.05 --epochs 2 --local-batch 2 --noise 1e-3
+    gradleak risk lenet --data digits --size 16 --arg channels=1 --arg size=16
+    gradleak risk mlp --data faces --size 16 --arg size=16 -n 4 --defense gaussian:std=1e-3 --out risk
+    gradleak risk convnet -n 4 --client fedavg --lr 0.05 --local-batch 2 --noise 1e-3
 
     No attack is run: the update is taken for linear around the pictures, and pictures for smooth. For
-    networks with kinks, such as ReLU, the number errs towards too much leakage.
+    networks with kinks, such as ReLU, the number errs towards too much leakage. MODULE:CALLABLE builds the
+    model; a name from `gradleak list models` will do.
     """
     from gradleak import risk as room
+    from gradleak.files import require_folder
 
-    client = training.client(batch)
-    model = build(spec, pairs, seed).eval()
+    client = defended(_client(sends, training, batch), defenses)
+    if out is not None:
+        require_folder(out)
+    model = build(spec, pairs, seed).train(train_mode)
     load_weights(model, weights)
     x, y = source.read(batch)
-    found = room.predict(model, x, y % classes_of(model, x), client=client, noise=noise, rng=seed)
+    y = y % classes_of(model, x)
+    found = room.predict(
+        model, x, y, client=client, noise=noise, exact=exact or None, layers=layers, rng=seed
+    )
+    written = []
+    if out is not None:
+        from gradleak.report.forecast import write_forecast
+
+        written = write_forecast(found, out, title=f"{spec} on {source.data}, a batch of {batch}")
     if as_json:
-        print_json(found.to_dict())
+        print_json(found.to_dict() | ({"written": [str(path) for path in written]} if written else {}))
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading, right in (
-        ("picture", True),
-        ("predicted", True),
-        ("null", True),
-        ("label", False),
-        ("", False),
-    ):
-        table.add_column(heading, justify="right" if right else "left")
-    for i, one in enumerate(found.samples, start=1):
-        label = {True: "read off", False: "not read", None: "-"}[one.label_read]
-        style = "bold" if one.leaks else None
-        table.add_row(
-            str(i), f"{one.psnr:.1f} dB", f"{one.null_psnr:.1f} dB", label, one.verdict, style=style
+    _print_forecast(found)
+    if out is not None:
+        click.echo(f"Open {out / 'risk.html'}")
+
+
+def _client(sends: str | None, training: Training, batch: int) -> "Client":
+    if sends == "fedavg" and training.lr is None:
+        raise InvalidInput(
+            "expected --lr beside --client fedavg, since local training needs a rate; came none. Add one, "
+            "such as --lr 0.05."
         )
-    results.print(table)
+    if sends == "fedsgd" and training.lr is not None:
+        raise InvalidInput(
+            f"expected one gradient of the whole batch for --client fedsgd; came --lr {training.lr:g}. Leave "
+            "it away, or take --client fedavg."
+        )
+    return training.client(batch)
+
+
+def _print_forecast(found: "Forecast") -> None:
+    width = results.width
+    results.print(heat.verdicts(found))
+    if found.layers:
+        results.print()
+        results.print(heat.heat_map(found, width))
+        results.print(heat.legend(found, width), style="dim", soft_wrap=True)
+    results.print()
+    for reason in heat.reasons(found):
+        results.print(f"- {reason}", soft_wrap=True)
     for note in found.notes:
-        console.print(note, highlight=False, markup=False)
-    for reason in found.samples[0].reasons[:1]:
-        results.print(f"\n{reason}; {found.client}; {found.seconds:.1f} s", highlight=False, markup=False)
-    results.print(found.verdict, highlight=False, markup=False, style="bold", soft_wrap=True)
+        console.print(note, highlight=False, markup=False, soft_wrap=True)
+    results.print(f"\n{found.verdict}", style="bold", soft_wrap=True)
+    results.print(f"The client is {found.client}; this took {found.seconds:.1f} s.", soft_wrap=True)
 
 
 def classes_of(model: "nn.Module", x: "Tensor") -> int:

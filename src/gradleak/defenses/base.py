@@ -3,12 +3,12 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
 from math import isfinite
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Generator, Tensor
 
-from gradleak.errors import InvalidInput
+from gradleak.errors import InvalidInput, InvalidUpdate
 from gradleak.observe import Client, OneGradient, Task, Trained
 from gradleak.observe.uncertainty import told, uncertainty
 from gradleak.trees import Tree
@@ -26,6 +26,7 @@ class Defense(ABC):
 
     client: Client = field(default_factory=OneGradient)
     dice: int | None = field(default=None, kw_only=True, repr=False)
+    references: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         if not callable(self.client) or isinstance(self.client, type):
@@ -36,6 +37,11 @@ class Defense(ABC):
 
     @abstractmethod
     def __call__(self, task: Task, params: Tree, x: Tensor, y: Tensor) -> dict[str, Tensor]: ...
+
+    @property
+    def citations(self) -> tuple[str, ...]:
+        """Its own, and those of what it defends."""
+        return tuple(dict.fromkeys((*self.references, *getattr(self.client, "citations", ()))))
 
     def around(self, client: Client) -> Self:
         return replace(self, client=client)
@@ -53,11 +59,13 @@ class Defense(ABC):
         inner = self.client.drawn(records, rng) if isinstance(self.client, Trained) else self.client
         return replace(self, client=inner, dice=int(torch.randint(_SEEDS, (), generator=rng)))
 
-    def told_by(self, params: Tree, update: Tree) -> Client:
-        return self.around(told(self.client, params, update))
+    def told_by(self, params: Tree, update: Tree, records: int) -> Client:
+        return self.around(told(self.client, params, update, records))
 
-    def uncertainty(self, params: Tree, update: Tree, *, hidden: bool = False) -> dict[str, Tensor]:
-        return uncertainty(self.client, params, update, hidden=hidden)
+    def uncertainty(
+        self, params: Tree, update: Tree, records: int, *, hidden: bool = False
+    ) -> dict[str, Tensor]:
+        return uncertainty(self.client, params, update, records, hidden=hidden)
 
     @classmethod
     def _first(cls) -> str:
@@ -72,7 +80,13 @@ class Outgoing(Defense):
         update = self.client(task, params, x, y)
         if self.dice is None:
             return self.expected(update)
-        return self.sent(update, Generator().manual_seed(self.dice))
+        sent = self.sent(update, Generator().manual_seed(self.dice))
+        if _is_zero(sent) and not _is_zero(update):
+            raise InvalidUpdate(
+                f"{type(self).__name__} left nothing of the update: every entry that goes out is 0. Take a "
+                "weaker defense."
+            )
+        return sent
 
     @abstractmethod
     def sent(self, update: Tree, rng: Generator) -> dict[str, Tensor]:
@@ -83,10 +97,23 @@ class Outgoing(Defense):
         return dict(update)
 
 
+def _is_zero(update: Tree) -> bool:
+    return not any(bool(leaf.any()) for leaf in update.values())
+
+
+def straight_through(value: Tensor, leaf: Tensor) -> Tensor:
+    """``value``, to the bit, with the slope of ``leaf``: what has steps has no slope of its own."""
+    return value.detach() + (leaf - leaf.detach())
+
+
+def one_of(what: str, value: object, valid: tuple[str, ...]) -> None:
+    if value not in valid:
+        raise InvalidInput(f"expected {what} as {' or '.join(map(repr, valid))}; came {value!r}")
+
+
 def number(what: str, value: Any, least: float, most: float, *, open_ends: str = "") -> float:
     """A setting within its range; ends in ``open_ends`` ("[", "]" or both) do not belong to it."""
-    valid = isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
-    if valid:
+    if isinstance(value, int | float) and not isinstance(value, bool) and _is_finite(value):
         above = value > least if "[" in open_ends else value >= least
         below = value < most if "]" in open_ends else value <= most
         if above and below:
@@ -96,3 +123,10 @@ def number(what: str, value: Any, least: float, most: float, *, open_ends: str =
     more = " or more" if not until and "[" not in open_ends else ""
     start = "" if more else f"{ends} "
     raise InvalidInput(f"expected {what} as a number {start}{least:g}{more}{until}; came {value!r}")
+
+
+def _is_finite(value: int | float) -> bool:
+    try:
+        return isfinite(value)
+    except OverflowError:  # a whole number that no float can hold
+        return False

@@ -1,6 +1,7 @@
 """Random masking: every entry is dropped with the same chance (Kim and Park 2024)."""
 
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import torch
 from torch import Generator, Tensor
@@ -22,6 +23,7 @@ class Mask(Outgoing):
     rate: float = field(kw_only=True)
     rescaled: bool = field(default=False, kw_only=True)
     kept: Tree | None = field(default=None, kw_only=True, repr=False, compare=False)
+    references: ClassVar[tuple[str, ...]] = ("masking",)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -37,7 +39,7 @@ class Mask(Outgoing):
 
         def masked(leaf: Tensor) -> Tensor:
             stays = torch.rand(leaf.shape, generator=rng, dtype=torch.float64) >= self.rate
-            return leaf * (self.factor * stays).to(leaf)
+            return self.factor * leaf * stays.to(leaf)
 
         return map_tree(masked, update)
 
@@ -47,18 +49,20 @@ class Mask(Outgoing):
         share = (1 - self.rate) * self.factor
         return dict(update) if share == 1 else map_tree(lambda leaf: share * leaf, update)
 
-    def told_by(self, params: Tree, update: Tree) -> Client:
+    def told_by(self, params: Tree, update: Tree, records: int) -> Client:
         kept = map_tree(lambda leaf: (leaf != 0).to(leaf), update) if self.rate else None
-        return replace(self, client=told(self.client, params, update), kept=kept)
+        return replace(self, client=told(self.client, params, update, records), kept=kept)
 
-    def uncertainty(self, params: Tree, update: Tree, *, hidden: bool = False) -> dict[str, Tensor]:
+    def uncertainty(
+        self, params: Tree, update: Tree, records: int, *, hidden: bool = False
+    ) -> dict[str, Tensor]:
         """Of an entry that may have been dropped, nobody knows whether it was, the mean share is expected."""
-        before = uncertainty(self.client, params, update, hidden=hidden)
+        before = uncertainty(self.client, params, update, records, hidden=hidden)
         if not self.rate:
             return before
         if not hidden:
             seen = map_tree(lambda leaf: leaf != 0, update)
             return map_tree(lambda d, stays: torch.where(stays, self.factor * d, torch.inf), before, seen)
-        share = self.factor * (self.rate * (1 - self.rate)) ** 0.5
+        share = self.rate**0.5  # of the size that was sent, which has lost this share of its squares
         size = map_tree(lambda leaf: leaf.double().square().mean().sqrt().expand(leaf.shape), update)
         return both(before, map_tree(lambda s: share * s, size))

@@ -1,9 +1,10 @@
 """Noise on every entry: the defense that differential privacy is made of."""
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Generator, Tensor
@@ -15,10 +16,29 @@ from gradleak.trees import Tree, map_tree
 
 
 @dataclass(frozen=True)
-class GaussianNoise(Outgoing):
+class _Noise(Outgoing):
+    @property
+    @abstractmethod
+    def deviation(self) -> float:
+        """Of each entry."""
+
+    def told_by(self, params: Tree, update: Tree, records: int) -> Client:
+        """What the client shows of its own dice is blurred with the rest."""
+        return self if self.deviation else super().told_by(params, update, records)
+
+    def uncertainty(
+        self, params: Tree, update: Tree, records: int, *, hidden: bool = False
+    ) -> dict[str, Tensor]:
+        hidden = hidden or self.deviation > 0
+        return blurred(self.client, params, update, records, self.deviation, hidden=hidden)
+
+
+@dataclass(frozen=True)
+class GaussianNoise(_Noise):
     """N(0, ``std``²) on every entry. ``with_variance`` takes the variance, which the DLG paper quotes."""
 
     std: float = field(kw_only=True)
+    references: ClassVar[tuple[str, ...]] = ("dlg",)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -33,14 +53,11 @@ class GaussianNoise(Outgoing):
         return float(self.std)
 
     def sent(self, update: Tree, rng: Generator) -> dict[str, Tensor]:
-        return _plus(update, self.std, lambda shape: torch.randn(shape, generator=rng, dtype=torch.float64))
-
-    def uncertainty(self, params: Tree, update: Tree, *, hidden: bool = False) -> dict[str, Tensor]:
-        return _blurred(self, params, update, hidden)
+        return plus(update, self.std, lambda shape: torch.randn(shape, generator=rng, dtype=torch.float64))
 
 
 @dataclass(frozen=True)
-class LaplaceNoise(Outgoing):
+class LaplaceNoise(_Noise):
     """Laplace noise of this ``scale`` on every entry, whose variance is 2 ``scale``².
 
     Its uncertainty is that of a Gaussian of the same variance: an attacker who uses the true density does
@@ -48,6 +65,7 @@ class LaplaceNoise(Outgoing):
     """
 
     scale: float = field(kw_only=True)
+    references: ClassVar[tuple[str, ...]] = ("dlg",)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -66,21 +84,27 @@ class LaplaceNoise(Outgoing):
             even = torch.rand(shape, generator=rng, dtype=torch.float64) - 0.5
             return -even.sign() * torch.log1p(-2 * even.abs())
 
-        return _plus(update, self.scale, draw)
-
-    def uncertainty(self, params: Tree, update: Tree, *, hidden: bool = False) -> dict[str, Tensor]:
-        return _blurred(self, params, update, hidden)
+        return plus(update, self.scale, draw)
 
 
-def _plus(update: Tree, size: float, draw: Callable[[torch.Size], Tensor]) -> dict[str, Tensor]:
+def blurred(
+    client: Client, params: Tree, update: Tree, records: int, deviation: float, *, hidden: bool
+) -> dict[str, Tensor]:
+    """The uncertainty of what the client sends, and noise of this deviation on top."""
+
+    def without_noise(leaf: Tensor) -> Tensor:
+        """As long as the tensor was before, since some defenses blur by a share of that."""
+        square = leaf.square().mean()
+        rest = (square - deviation**2).clamp_min(0) / torch.where(square > 0, square, 1)
+        return leaf * rest.sqrt()
+
+    bare = map_tree(without_noise, update) if deviation else update
+    before = uncertainty(client, params, bare, records, hidden=hidden)
+    return both(before, map_tree(lambda d: torch.full_like(d, deviation), before))
+
+
+def plus(update: Tree, size: float, draw: Callable[[torch.Size], Tensor]) -> dict[str, Tensor]:
+    """``size`` times what is drawn on every entry."""
     if not size:
         return dict(update)
     return map_tree(lambda leaf: leaf + (size * draw(leaf.shape)).to(leaf), update)
-
-
-def _blurred(
-    noise: GaussianNoise | LaplaceNoise, params: Tree, update: Tree, hidden: bool
-) -> dict[str, Tensor]:
-    """What the client shows of its own dice is blurred with the rest."""
-    before = uncertainty(noise.client, params, update, hidden=hidden or noise.deviation > 0)
-    return both(before, map_tree(lambda d: torch.full_like(d, noise.deviation), before))

@@ -1,5 +1,6 @@
 """How close a guess comes to the private batch, beside what a guess without the gradient would score."""
 
+from gradleak.metrics.identify import identified
 from gradleak.metrics.image import mse, psnr, ssim
 from gradleak.metrics.labels import flat_label_agreement, label_agreement, null_label_agreement
 from gradleak.metrics.null import mean_picture, random_picture
@@ -9,6 +10,7 @@ from gradleak.metrics.scores import Scores, score
 __all__ = [
     "Scores",
     "flat_label_agreement",
+    "identified",
     "label_agreement",
     "mean_picture",
     "mse",

@@ -273,8 +273,13 @@ def _client_facts(client: Client) -> dict[str, Any]:
     name = type(client).__name__
     if CLIENTS.get(name) is not type(client):
         return {"name": name, "fields": None}
-    fields = {f.name: _plain(getattr(client, f.name)) for f in dataclasses.fields(CLIENTS[name])}
+    fields = {f: _plain(getattr(client, f)) for f in _told_fields(CLIENTS[name])}
     return {"name": name, "fields": fields}
+
+
+def _told_fields(kind: type) -> list[str]:
+    """Those that the client shows of itself: a defense's dice, and what it held back, stay behind."""
+    return [f.name for f in dataclasses.fields(kind) if f.repr]
 
 
 def _plain(value: Any) -> Any:
@@ -292,8 +297,12 @@ def _named_client(path: Path, facts: Mapping[str, Any], depth: int = 0) -> Clien
         )
     if depth > _DEEPEST:
         _refuse(path, "its client is a sum of sums of sums without end")
+    kind = CLIENTS[facts["name"]]
+    strange = [name for name in fields if name not in _told_fields(kind)]
+    if strange:
+        _refuse(path, f"its client has settings that {kind.__name__} does not know: {', '.join(strange)}")
     try:
-        client: Client = CLIENTS[facts["name"]](**{n: _built(path, v, depth) for n, v in fields.items()})
+        client: Client = kind(**{n: _built(path, v, depth) for n, v in fields.items()})
     except TypeError as error:
         _refuse(path, f"its client cannot be built ({error})")
     return client

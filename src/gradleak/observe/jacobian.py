@@ -1,20 +1,23 @@
 """How the update answers to small changes of the batch, and how much of the batch it leaves open."""
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 from scipy.linalg.blas import dsyrk
 from torch import Generator, Tensor
+from torch.func import jvp, vmap
 
+from gradleak.observe.client import Client
 from gradleak.observe.observation import Observation
 from gradleak.observe.task import attention_by_formula
-from gradleak.trees import detached, flatten
+from gradleak.trees import Tree, detached, flatten
 
 _AT_ONCE = 64  # products in one call: more are no faster
 _NUMBERS = 2**24  # in what one call returns
+_ROUNDING = 1000  # of a dtype's own: what two ways to sum the same may differ by
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +51,11 @@ class Jacobian:
     @cached_property
     def update(self) -> dict[str, Tensor]:
         """What the client sends for this very batch, unweighted."""
-        return detached(self._simulated(self.x.detach()))
+        return self.sent_by(self.obs.told_client)
+
+    def sent_by(self, client: Client) -> dict[str, Tensor]:
+        """What another client would send for it."""
+        return detached(self._simulated(self.x.detach(), client))
 
     def split(self, u: Tensor) -> dict[str, Tensor]:
         """A vector of rows, by the parameters' names."""
@@ -75,11 +82,41 @@ class Jacobian:
         """
         columns = self.x.numel()
         if 8 * self.rows * columns <= memory:
-            return _squared(self.dense())
+            at_once = self._gram_at_once()
+            return _squared(self.dense()) if at_once is None else at_once
         found = self.x.new_empty(columns, columns, dtype=torch.float64)
         for at, block in self._blocks():
             found[at] = self.transposed_all(self.times_all(block)).flatten(1)
         return (found + found.T) / 2
+
+    def _gram_at_once(self) -> Tensor | None:
+        """By forward derivatives of as few rows as say the same; None where torch cannot, or does it wrong.
+
+        One product checks the whole.
+        """
+        v = torch.randn(self.x.shape, generator=Generator().manual_seed(0), dtype=torch.float64).to(
+            self.x.device
+        )
+        moved = self.times(v)
+        parts = zip(self._parts[1].values(), self.split(moved).values(), strict=True)
+        thin = [_thinner(part.detach(), change) for part, change in parts]
+
+        def sent(x: Tensor) -> Tensor:
+            update = self._weighted(self._simulated(x, self.obs.told_client, transformed=True))
+            return torch.cat([f(u).flatten() for f, u in zip(thin, update.values(), strict=True)])
+
+        found = self.x.new_empty(self.x.numel(), len(sent(self.x.detach())), dtype=torch.float64)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # torch's own parts warn of each other
+                warnings.simplefilter("error", UserWarning)  # where it would go one by one
+                for at, block in self._blocks():
+                    found[at] = vmap(lambda one: jvp(sent, (self.x,), (one,))[1])(block.to(self.x))
+        except Exception:  # whatever a client raises that was not made to be transformed
+            return None
+        gram, right = _squared(found.T), self.transposed(moved).flatten()
+        off = (gram @ v.flatten() - right).norm()
+        return gram if bool(off <= _ROUNDING * torch.finfo(self.x.dtype).eps * right.norm()) else None
 
     def times_all(self, vs: Tensor) -> Tensor:
         """J v for each of [n, *batch] at once, in float64: [n, rows]."""
@@ -116,14 +153,17 @@ class Jacobian:
     @cached_property
     def _parts(self) -> tuple[Tensor, dict[str, Tensor]]:
         leaf = self.x.detach().clone().requires_grad_()
-        update = self._simulated(leaf)
-        weights = self.weights or {}
-        return leaf, {name: u * weights.get(name, 1.0) for name, u in update.items()}
+        update = self._simulated(leaf, self.obs.told_client)
+        return leaf, self._weighted(update)
 
-    def _simulated(self, x: Tensor) -> dict[str, Tensor]:
-        task = replace(self.obs.task, transformed=False, whole=True)
+    def _weighted(self, update: Tree) -> dict[str, Tensor]:
+        weights = self.weights or {}
+        return {name: u * torch.as_tensor(weights.get(name, 1.0)).to(u) for name, u in update.items()}
+
+    def _simulated(self, x: Tensor, client: Client, *, transformed: bool = False) -> dict[str, Tensor]:
+        task = replace(self.obs.task, transformed=transformed, whole=True)
         with attention_by_formula(), torch.enable_grad():
-            return self.obs.told_client(task, self.obs.params, x, self.y)
+            return client(task, self.obs.params, x, self.y)
 
     def _blocks(self) -> Iterator[tuple[slice, Tensor]]:
         """Unit vectors, as many at a time as their products take little memory, and where they stand."""
@@ -151,6 +191,30 @@ class Jacobian:
                 [part for part, _ in moving], leaf, [u for _, u in moving], create_graph=True
             )
         return us, slope
+
+
+def _thinner(part: Tensor, moved: Tensor) -> Callable[[Tensor], Tensor]:
+    """What sees all that ``part`` does in fewer rows, where it is a matrix whose rank is and stays small.
+
+    A linear layer's gradient is the sum of δ hᵀ over its records. Matrices of such a rank form a surface, and
+    what moves on it is as long as UᵀM and (1 − UUᵀ)MV together. Whether it stays on it, ``moved`` tells:
+    a change of the part along a random direction.
+    """
+    if part.dim() != 2:
+        return lambda m: m
+    u, sizes, v = torch.linalg.svd(part, full_matrices=False)
+    rank = max(1, int((sizes > 1e-12 * sizes[0]).sum()))
+    u, v = u[:, :rank], v[:rank].T
+    left = moved - u @ (u.T @ moved)
+    stays = bool((left - left @ v @ v.T).norm() <= 1e-12 * moved.norm())
+    if not stays or 2 * rank * sum(part.shape) > part.numel():
+        return lambda m: m
+
+    def thin(m: Tensor) -> Tensor:
+        across = m @ v
+        return torch.cat(((u.T @ m).flatten(), (across - u @ (u.T @ across)).flatten()))
+
+    return thin
 
 
 def _product(outputs: Tensor, inputs: Sequence[Tensor], v: Tensor, *, many: bool = False) -> Tensor:
@@ -192,7 +256,7 @@ def _batched(outputs: Tensor, inputs: Sequence[Tensor], vectors: Tensor) -> Tens
     shares = torch.randn(len(vectors), generator=Generator().manual_seed(0), dtype=torch.float64).to(outputs)
     mixture = torch.tensordot(shares, vectors, 1)
     off = (shares @ found - _product(outputs, inputs, mixture)).norm()
-    return found if bool(off <= 1000 * torch.finfo(found.dtype).eps * found.norm()) else None
+    return found if bool(off <= _ROUNDING * torch.finfo(found.dtype).eps * found.norm()) else None
 
 
 def _squared(matrix: Tensor) -> Tensor:

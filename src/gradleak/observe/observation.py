@@ -35,7 +35,7 @@ from gradleak.observe.task import (
     split_tensors,
     structure_of,
 )
-from gradleak.observe.uncertainty import told, uncertainty
+from gradleak.observe.uncertainty import Defended, told, uncertainty
 from gradleak.randomness import undisturbed
 from gradleak.trees import Tree, map_tree
 
@@ -236,10 +236,13 @@ class Observation:
         """Local training that took one step, said as the gradient that it is; otherwise itself.
 
         Exact up to the rounding of weights, which leaves a small step few digits. Clients that are summed
-        are one gradient too, unless BatchNorm looked at each one's records apart.
+        are one gradient too, unless BatchNorm looked at each one's records apart. What a defense sends is
+        none.
         """
         apart = isinstance(self.client, Summed) and any(n.training for n in norm_layers(self.model).values())
-        return self if self.steps != 1 or apart else self.as_one_gradient()
+        if self.steps != 1 or apart or isinstance(self.client, Defended):
+            return self
+        return self.as_one_gradient()
 
     @property
     def drift(self) -> float | None:
@@ -259,12 +262,12 @@ class Observation:
     @property
     def told_client(self) -> Client:
         """The assumed client, with those of its dice that the update shows."""
-        return told(self.client, self.params, self.update)
+        return told(self.client, self.params, self.update, self.batch_size)
 
     @property
     def uncertainty(self) -> dict[str, Tensor]:
         """The deviation of every entry of the update from what ``told_client`` sends; infinite is unseen."""
-        return uncertainty(self.client, self.params, self.update)
+        return uncertainty(self.client, self.params, self.update, self.batch_size)
 
     @property
     def batch_size(self) -> int:

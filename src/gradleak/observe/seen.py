@@ -9,12 +9,12 @@ from torch import Tensor
 from gradleak.observe.jacobian import Jacobian
 from gradleak.observe.prior import Prior
 
-_AT_ONCE = 2**24  # numbers in the updates of one product
+_AT_ONCE = 2**20  # numbers in the updates of one product: of a large network, many at once take longer
 
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """The update as the attacker's coordinates u see it: J K, with both sides in float64."""
+    """The update as the attacker's coordinates u see it: J K, in float64 whatever J is in."""
 
     jacobian: Jacobian
     prior: Prior
@@ -26,7 +26,7 @@ class Seen:
     @cached_property
     def moved(self) -> Tensor:
         """How far the pictures are from the prior's center, in pixels."""
-        pixels = self.jacobian.obs.domain.to_pixels(self.jacobian.x)
+        pixels = self.jacobian.obs.domain.to_pixels(self.jacobian.x.double())
         return pixels - self.prior.center(pixels)
 
     @property

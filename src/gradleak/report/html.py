@@ -35,7 +35,7 @@ def render(findings: Findings, *, pictures: bool = True) -> str:
     headline, _, deck = findings.verdict.partition(": ")
     gradients, seconds = _costs(findings.findings)
     return (
-        _environment()
+        environment()
         .get_template("page.html")
         .render(
             findings=findings,
@@ -59,7 +59,7 @@ def render_ladder(ladder: Ladder, *, pictures: bool = True) -> str:
     every = [f for _, _, findings in attacked for f in findings.findings]
     gradients, seconds = _costs(every) if every else (wording.NOTHING, wording.NOTHING)
     return (
-        _environment()
+        environment()
         .get_template("ladder.html")
         .render(
             ladder=ladder,
@@ -84,7 +84,7 @@ def _rung(ladder: Ladder, number: int, step: Step, pictures: bool) -> Rung:
     return Rung(number, step, tuple(Card(n, f, tiles(f)) for n, f in shown), "")
 
 
-def _environment() -> Environment:
+def environment() -> Environment:
     # Names and reasons come from files and models of others: all of them are escaped.
     environment = Environment(
         loader=PackageLoader("gradleak.report", ""),

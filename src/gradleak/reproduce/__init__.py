@@ -2,6 +2,8 @@
 
 from gradleak.reproduce.cpl_init import cpl_init
 from gradleak.reproduce.dlg_batch import dlg_batch
+from gradleak.reproduce.dlg_defenses import dlg_defenses
+from gradleak.reproduce.dropout import dropout
 from gradleak.reproduce.feedback_blending import feedback_blending
 from gradleak.reproduce.gdl_images import gdl_images
 from gradleak.reproduce.gdl_labels import gdl_labels
@@ -13,6 +15,7 @@ from gradleak.reproduce.influence import (
     influence_fairness,
     influence_initialization,
 )
+from gradleak.reproduce.masking import masking
 from gradleak.reproduce.r_gap import r_gap
 from gradleak.reproduce.ssras import ssras
 from gradleak.reproduce.table import Column, Paper, Table, Told, Value
@@ -57,7 +60,10 @@ TABLES: dict[str, Paper] = {
         ("cifar10",),
     ),
     "influence": Paper(
-        "predicted error against DLG's, for noise and pruning (Zhang et al. 2023)", influence, 5, ("mnist",)
+        "predicted error against attacks', 8 networks, 6 defenses (Zhang et al. 2023)",
+        influence,
+        1,
+        ("digits", "faces", "cifar10"),
     ),
     "influence-directions": Paper(
         "noise of one length along three directions (Zhang et al. 2023)", influence_directions, 5, ("mnist",)
@@ -74,6 +80,21 @@ TABLES: dict[str, Paper] = {
         4,
         ("mnist",),
     ),
+    "dlg-defenses": Paper(
+        "noise, low precision and pruning, told of and not; ten minutes (Zhu et al. 2019)",
+        dlg_defenses,
+        4,
+        ("mnist",),
+    ),
+    "masking": Paper(
+        "from where masking, clipping, pruning and noise hide; ten minutes (Kim and Park 2024)",
+        masking,
+        10,
+        ("mnist",),
+    ),
+    "dropout": Paper(
+        "rates of dropout, and attackers who get around it (Zheng 2021)", dropout, 4, ("mnist",)
+    ),
 }
 """By the name that a command line says."""
 
@@ -86,6 +107,8 @@ __all__ = [
     "Value",
     "cpl_init",
     "dlg_batch",
+    "dlg_defenses",
+    "dropout",
     "feedback_blending",
     "gdl_images",
     "gdl_labels",
@@ -95,6 +118,7 @@ __all__ = [
     "influence_directions",
     "influence_fairness",
     "influence_initialization",
+    "masking",
     "r_gap",
     "ssras",
 ]

@@ -8,12 +8,11 @@ from gradleak.attacks import cpl
 from gradleak.attacks.matching import Matching, SameClass
 from gradleak.reproduce.measure import RECOVERED, error, psnr, recovered
 from gradleak.reproduce.published import Distance, UnitSteps
-from gradleak.reproduce.sample import BUNDLED, Case, Sample, sample
+from gradleak.reproduce.sample import Case, public, sample
 from gradleak.reproduce.table import Column, Table, Told, Value
 
 _EVALUATIONS = 1000
 _TOLERANCE = 1e-4
-_PUBLIC = 20
 _SEARCHES = ("unit steps", "strong Wolfe")
 _PAPER = {
     "gaussian": "needs most iterations",
@@ -38,11 +37,11 @@ def cpl_init(n: int, data: Sequence[str], tell: Told) -> Table:
     """Success and matching gradients by the first guess, with unit steps and with a line search."""
     rows: list[tuple[Value, ...]] = []
     for name in data:
-        cases, public = sample(name, n).cases(), _public(name, n)
+        cases, others = sample(name, n).cases(), public(name, n)
         for search in _SEARCHES:
             for start in _STARTS:
                 tell(f"{start}, {search}, on {name}", len(rows) / (len(data) * 2 * len(_STARTS)))
-                init = SameClass(public.x, public.y) if start == "same class" else start
+                init = SameClass(others.x, others.y) if start == "same class" else start
                 attack = replace(
                     cpl(init=init, evaluations=_EVALUATIONS, tolerance=_TOLERANCE), objective=Distance()
                 )
@@ -64,14 +63,6 @@ def cpl_init(n: int, data: Sequence[str], tell: Told) -> Table:
             "that was read off, from the first pictures of the training set, or of a bundled set's others.",
         ),
     )
-
-
-def _public(name: str, n: int) -> Sample:
-    """What shares nothing with the private pictures: training pictures, or a bundled set's others."""
-    if name in BUNDLED:
-        more = sample(name, n + _PUBLIC)
-        return Sample(name, more.x[n:], more.y[n:])
-    return sample(name, 10 * _PUBLIC, split="train")
 
 
 def _measured(attack: Matching, cases: Sequence[Case]) -> tuple[Value, ...]:

@@ -1,8 +1,10 @@
 """The inversion influence function (Zhang et al. 2023): predicted against reached, and its three insights."""
 
+import json
+import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import torch
 from torch import Tensor
@@ -11,55 +13,47 @@ from gradleak import zoo
 from gradleak.attacks import dlg
 from gradleak.labels import known
 from gradleak.observe import Observation, observe
-from gradleak.randomness import spawn
+from gradleak.reproduce.agreement import agreement, failures
+from gradleak.reproduce.calibration import Point, points
 from gradleak.reproduce.sample import Sample, sample
+from gradleak.reproduce.scatter import scatter
 from gradleak.reproduce.table import Column, Table, Told, Value
 from gradleak.risk.directions import directions_of
 from gradleak.risk.fairness import fairness as fairness_of
 from gradleak.risk.gram import jacobian, spectrum
-from gradleak.risk.influence import influence_of
 from gradleak.risk.initialization import initialization as initialization_of
 from gradleak.trees import Tree, add, norm
 
 _EVALUATIONS = 1200
-_NOISE = (1e-4, 1e-3, 1e-2)
-_PAPER = "I2F follows the attack over models, data and defenses"
 
 
 def influence(n: int, data: Sequence[str], tell: Told) -> Table:
-    """The error that is predicted, and that DLG with a line search makes, for Gaussian noise and pruning."""
-    rows: list[tuple[Value, ...]] = []
-    for name in data:
-        one = sample(name, n)
-        found: dict[str, list[tuple[float, float]]] = {}
-        for i, own in enumerate(spawn(0, n)):
-            tell(f"picture {i + 1} of {n}, {name}", (len(rows) + i / n) / (len(data) + len(rows)))
-            x, y, model = _case(one, i)
-            seen = observe(model, x, y, reveal=("labels",))
-            told = spectrum(jacobian(model, x, y))
-            for change, delta in _changes(seen, own).items():
-                predicted = float(influence_of(told, perturbation=delta).rmse[0])
-                reached = _reached(seen, delta, x)
-                found.setdefault(change, []).append((predicted, reached))
-        rows += [(name, change, len(pairs), *_agreement(pairs), _PAPER) for change, pairs in found.items()]
-    return Table(
-        "I2F: the root mean square error of a pixel, predicted and reached",
-        (
-            Column("data"),
-            Column("change of the update"),
-            Column("pictures"),
-            Column("predicted", ".2e"),
-            Column("reached", ".2e"),
-            Column("off, median %", ".2f"),
-            Column("off, worst %", ".1f"),
-            Column("paper"),
+    """What is predicted, and what attacks reach, over networks, pictures, defenses and their strengths."""
+    found = list(points(n, data, tell))
+    families = agreement(
+        found, "Predicted against reached error of a pixel, by family", lambda p: p.family, every=True
+    )
+    return replace(
+        families,
+        notes=(
+            "I2F: of an unbiased attacker without a prior, for the very change of the update. decibels: of "
+            "one with a Gaussian prior who knows the defense, in the mean. DLG is of the first kind, MAP of "
+            "the second. Inverting Gradients has a prior of another kind, and is held against decibels.",
+            "Pearson, Spearman: of logarithms. off: the median distance of predicted and reached. arrived: "
+            "where the answer explains the update at least as well as the true picture does.",
+            "Not in the numbers: infinite predictions, and decibels of a defense that the server does not "
+            "know of. Noise is in units of the update's root mean square.",
+            "paper: its figures are plots, over noise and pruning, on LeNet and ResNet-18.",
         ),
-        tuple(rows),
-        (
-            f"reached: dlg in float64 with the label known, {_EVALUATIONS} evaluations from gray, on an "
-            "untrained LeNet U(-0.5, 0.5). predicted: for the very change, without damping. Medians.",
-            "paper: its figures are plots, and its default damping of 1 orders pictures and gets no scale.",
+        more=(
+            agreement(found, "By network, each attack against its own predictor", lambda p: p.network),
+            agreement(found, "By defense, each attack against its own predictor", lambda p: p.defense),
+            failures(found),
         ),
+        files={
+            "influence.png": scatter(found),
+            "influence-points.json": _written(found),
+        },
     )
 
 
@@ -178,27 +172,18 @@ def influence_initialization(n: int, data: Sequence[str], tell: Told) -> Table:
     )
 
 
+def _written(found: Sequence[Point]) -> bytes:
+    """JSON has no infinity: null stands for it."""
+    rows = [
+        {name: None if value in (math.inf, -math.inf) else value for name, value in asdict(p).items()}
+        for p in found
+    ]
+    return json.dumps(rows, indent=1, allow_nan=False).encode() + b"\n"
+
+
 def _case(one: Sample, i: int) -> tuple[Tensor, Tensor, torch.nn.Module]:
     x, y = one.x[i : i + 1].double(), one.y[i : i + 1] % 10
     return x, y, zoo.lenet(10, x.shape[1], x.shape[2], seed=i).double()
-
-
-def _changes(seen: Observation, rng: torch.Generator) -> dict[str, Tree]:
-    """Noise of three levels, and the loss of the smallest entries."""
-    found: dict[str, Tree] = {}
-    for level in _NOISE:
-        drawn = {
-            name: level * torch.randn(leaf.shape, generator=rng, dtype=leaf.dtype)
-            for name, leaf in seen.update.items()
-        }
-        found[f"noise {level:.0e}"] = drawn
-    entries = torch.cat([leaf.abs().flatten() for leaf in seen.update.values()])
-    threshold = float(entries.kthvalue(len(entries) // 2).values)
-    found["half pruned"] = {
-        name: torch.where(leaf.abs() <= threshold, -leaf, torch.zeros_like(leaf))
-        for name, leaf in seen.update.items()
-    }
-    return found
 
 
 def _reached(seen: Observation, delta: Tree, x: Tensor) -> float:

@@ -15,6 +15,7 @@ BUNDLED = {"faces": 32, "photos": 32, "digits": 8}
 
 DATA = (*datasets.DATASETS, *BUNDLED)
 _CLASSES = 10
+_OTHERS = 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +62,14 @@ def sample(name: str, n: int, split: str = "test") -> Sample:
         raise InvalidInput(f"{name} holds {held} pictures; came --pictures that need {n}. Ask for fewer.")
     x, y = zoo.pictures(name, size=BUNDLED[name], n=n)
     return Sample(name, x, y % _CLASSES)
+
+
+def public(name: str, private: int) -> Sample:
+    """What shares nothing with the private pictures: training pictures, or a bundled set's others."""
+    if name in BUNDLED:
+        more = sample(name, private + _OTHERS)
+        return Sample(name, more.x[private:], more.y[private:])
+    return sample(name, 10 * _OTHERS, split="train")
 
 
 def mixed(n: int, data: Sequence[str]) -> list[Tensor]:

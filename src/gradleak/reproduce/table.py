@@ -1,7 +1,7 @@
 """A paper's table beside ours: columns of any kind, rows of plain values, and how to read them."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from gradleak.errors import InvalidInput
@@ -28,10 +28,14 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
+    """``more`` are tables of the same trials; ``files``, by name, are what ``--out`` writes besides."""
+
     title: str
     columns: tuple[Column, ...]
     rows: tuple[tuple[Value, ...], ...]
     notes: tuple[str, ...] = ()
+    more: tuple["Table", ...] = ()
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for row in self.rows:
@@ -44,7 +48,8 @@ class Table:
         """As JSON has it: each row by its columns' names, numbers in full."""
         names = [column.name for column in self.columns]
         rows = [dict(zip(names, row, strict=True)) for row in self.rows]
-        return {"title": self.title, "rows": rows, "notes": list(self.notes)}
+        told: dict[str, Any] = {"title": self.title, "rows": rows, "notes": list(self.notes)}
+        return told | ({"more": [table.to_dict() for table in self.more]} if self.more else {})
 
 
 @dataclass(frozen=True)

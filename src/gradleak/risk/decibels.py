@@ -38,7 +38,9 @@ _FIRST, _GROWTH, _STEPS = 8, 1.5, 600
 _DRAWS, _MORE_DRAWS = 4, 40  # of noise, and of pictures of the prior, where memory allows
 _SAMPLED, _FEW = 0.2, 100  # decibels of standard error with so few dimensions: then more are drawn
 _LEAST = 200  # steps that the draws leave room for
-_NUMBERS = 2**26  # in all Krylov bases together: half a GiB
+_NUMBERS = 2**27  # in all Krylov bases together: one GiB, and twice that while they grow
+_SINGLE = 4096  # unknowns above which float32 is worth a question: it takes a fifth to a ninth of the time
+_PROBED = 4  # Krylov steps, after which the largest eigenvalue is known well enough
 _PER_DIMENSION = 0.05  # Krylov steps for each dimension seen, before agreement is believed
 _KINKS = ("Relu", "LeakyRelu", "Prelu", "Rrelu", "Hard", "Threshold", "Abs", "Max", "Min", "Clamp")
 
@@ -114,11 +116,14 @@ def decibels(
         )
     seen = Seen(Jacobian(obs, x, y, scales), prior_of(obs.x_shape, obs.domain, obs.like))
     dense = x.numel() <= _DENSE if exact is None else exact
-    found = _dense(seen, levels) if dense else _matrix_free(seen, levels, rng)
+    if not dense and x.numel() > _SINGLE:
+        rough = replace(seen, jacobian=Jacobian(obs.to(torch.float32), x.float(), _single(y), scales))
+        seen = rough if _suffices(rough, levels) else seen
+    found = from_the_gram(seen, levels) if dense else _matrix_free(seen, levels, rng)
     return replace(found, note=" ".join(_notes(obs, x, found)))
 
 
-def _dense(seen: Seen, levels: tuple[float, ...]) -> Decibels:
+def from_the_gram(seen: Seen, levels: tuple[float, ...]) -> Decibels:
     """One eigendecomposition A = V diag(l) Vᵀ serves all levels: l / noise²."""
     values, vectors = torch.linalg.eigh(seen.gram())
     rounding = float(values[-1]) * len(values) * torch.finfo(torch.float64).eps
@@ -138,34 +143,54 @@ def _dense(seen: Seen, levels: tuple[float, ...]) -> Decibels:
     return _said(seen, levels, psnr, bayes, unbiased, dimensions, "dense", torch.zeros(len(levels)))
 
 
+def _single(y: Tensor) -> Tensor:
+    return y.float() if y.is_floating_point() else y
+
+
+def _suffices(rough: Seen, levels: tuple[float, ...]) -> bool:
+    """Whether products in float32 are off by less than any of these levels hides.
+
+    They are off by their rounding, which is a share of the largest eigenvalue.
+    """
+    probe = Lanczos(rough.products, rough.truth[None])
+    probe.grow(_PROBED)
+    return min(levels) ** 2 >= torch.finfo(torch.float32).eps * float(probe.diagonal.max())
+
+
 def _matrix_free(seen: Seen, levels: tuple[float, ...], rng: Rng) -> Decibels:
     """A few draws of noise where many dimensions are seen; more where few are, which takes few steps."""
-    found = _grown(seen, levels, rng, _DRAWS)
+    found = from_products(seen, levels, rng, draws=_DRAWS, steps=_STEPS)
     again = [i for i in range(len(levels)) if found.sampling[i] > _SAMPLED and found.dimensions[i] < _FEW]
-    if not again:
+    if not again or _room(seen) <= _DRAWS:
         return found
-    more = _grown(seen, tuple(levels[i] for i in again), rng, _MORE_DRAWS)
+    more = from_products(seen, tuple(levels[i] for i in again), rng, draws=_MORE_DRAWS, steps=_STEPS)
     for name in ("psnr", "bayes", "dimensions", "error", "sampling"):
         getattr(found, name)[again] = getattr(more, name)
     return found
 
 
-def _grown(seen: Seen, levels: tuple[float, ...], rng: Rng, draws: int) -> Decibels:
+def _room(seen: Seen) -> int:
+    """For how many draws there is memory."""
+    return max(1, _NUMBERS // (2 * seen.jacobian.x.numel() * _LEAST))
+
+
+def from_products(
+    seen: Seen, levels: tuple[float, ...], rng: Rng, *, draws: int, steps: int = _STEPS
+) -> Decibels:
     """Grows the Krylov spaces until two sizes of them agree at every level, or the steps are used up."""
-    n = seen.jacobian.x.numel()
-    draws = max(1, min(draws, _NUMBERS // (2 * n * _LEAST)))
-    most = max(_FIRST, min(_STEPS, _NUMBERS // ((1 + 2 * draws) * n)))
+    n, draws = seen.jacobian.x.numel(), min(draws, _room(seen))
+    most = max(_FIRST, min(steps, _NUMBERS // ((1 + 2 * draws) * n)))
     runs = Runs.of(seen, draws, rng)
     last: Decibels | None = None
-    for steps in _sizes(most):
-        runs.spaces.grow(steps)
+    for size in _sizes(most):
+        runs.spaces.grow(size)
         found = runs.said(levels)
         if last is not None:
             change = torch.maximum((found.psnr - last.psnr).abs(), (found.bayes - last.bayes).abs())
             found = replace(found, error=change.amax(1).nan_to_num(0.0))
         if runs.spaces.ended:
             return replace(found, error=torch.zeros(len(levels)))
-        enough = steps >= _PER_DIMENSION * float(found.dimensions.max())
+        enough = size >= _PER_DIMENSION * float(found.dimensions.max())
         if last is not None and enough and found.converged:
             break
         last = found

@@ -46,8 +46,8 @@ class Spectrum:
         return per_sample(self.jacobian, self.vectors.square() @ f(self.values))
 
     def apply(self, f: Function, b: Tensor) -> Tensor:
-        """f(JᵀJ) b."""
-        return self.vectors @ (f(self.values) * (self.vectors.T @ b))
+        """f(JᵀJ) b, for one b or for a row of each."""
+        return (b @ self.vectors * f(self.values)) @ self.vectors.T
 
 
 @dataclass(frozen=True, eq=False)

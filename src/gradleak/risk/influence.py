@@ -9,7 +9,7 @@ all δ, and for Gaussian noise of std s the expectation is known: E‖x̂ − x�
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,9 +18,10 @@ from torch import Generator, Tensor, nn
 
 from gradleak.errors import InvalidInput
 from gradleak.observe import Client, Observation
-from gradleak.observe.checks import check_finite, check_fit
 from gradleak.observe.jacobian import Jacobian
+from gradleak.observe.uncertainty import Defended
 from gradleak.randomness import Rng, generator
+from gradleak.risk.change import Change, Perturbation, change, undefended, white
 from gradleak.risk.gram import (
     Function,
     Krylov,
@@ -33,14 +34,12 @@ from gradleak.risk.gram import (
     spectrum,
 )
 from gradleak.risk.prediction import Prediction
-from gradleak.trees import Tree, flatten, subtract
-
-Perturbation = Tree | Callable[[Tree], Tree]
 
 _MOST_EXACT = 4096  # columns: the decomposition takes about 20 s on one core
 _TOLERANCE = 0.003  # of the matrix-free way: one standard error, and what Lanczos has not found yet
 _PROBES, _MOST_PROBES = 8, 128
 _NOTICED = 0.01  # directions: what a random probe sees of one or more
+_THROWS, _FEW_THROWS = 32, 4  # of a defense's dice; the second where each takes a Krylov space
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +52,7 @@ class _Answer:
     counts: Tensor  # and how many eigenvalues each of them stands for
     way: str
     error: float
+    of: str
 
 
 def influence(
@@ -70,11 +70,16 @@ def influence(
     """The error that a perfect, unbiased attacker without a prior makes, linearised at the batch.
 
     Either ``noise``, the std of Gaussian noise on every entry of the update (several for several levels), or
-    a ``perturbation``: what is added to the update by parameter name, or a function from the update to
-    the one that is sent. ``damping`` is I2F's ε. ``exact`` decomposes JᵀJ; the matrix-free way estimates by
-    Lanczos, with probes from ``rng``; None takes the first where the batch is small enough for it and for
-    the free memory.
+    a ``perturbation``: what is added to the update by parameter name, a function from the update to the one
+    that is sent, or a defense, such as ``gl.defenses.Mask(rate=0.5)``. Of a defense that throws dice, errors
+    are averaged over some throws of ``rng``, or in closed form where it only adds noise; the attacker takes
+    its work for an error, and does not know of it. To one who does, it is the ``client``.
+
+    ``damping`` is I2F's ε. ``exact`` decomposes JᵀJ; the matrix-free way estimates by Lanczos, with probes
+    from ``rng``; None takes the first where the batch is small enough for it and for the free memory.
     """
+    if client is None and isinstance(perturbation, Defended) and not isinstance(model, Observation):
+        client = undefended(perturbation)  # type: ignore[arg-type]
     found = jacobian(model, x, y, client=client)
     if exact is None:
         exact = _affordable(found)
@@ -96,47 +101,63 @@ def influence_of(
         came = "neither" if noise is None else "both"
         raise InvalidInput(f"expected noise or a perturbation, one of them; came {came}")
     damping = _number("damping", damping)
+    deviation = white(perturbation)
+    if deviation is not None:
+        noise, perturbation = deviation, None
     levels = None if noise is None else _levels(noise)
-    found = known.jacobian if isinstance(known, Spectrum) else known
-    delta = None if perturbation is None else _delta(found, perturbation)
+    found, draws = known.jacobian if isinstance(known, Spectrum) else known, generator(rng)
+    throws = _THROWS if isinstance(known, Spectrum) else _FEW_THROWS
+    moved = None if perturbation is None else change(found, perturbation, throws, draws)
     if isinstance(known, Spectrum):
-        answer = _exactly(known, delta, damping)
+        answer = _exactly(known, moved, damping)
     else:
-        answer = _matrix_free(found, delta, damping, rng)
+        answer = _matrix_free(found, moved, damping, draws)
     return _prediction(found, answer, levels, damping, several=noise is not None and not _is_one(noise))
 
 
-def _exactly(known: Spectrum, delta: Tensor | None, damping: float) -> _Answer:
-    found = known.jacobian
-    if delta is None:
+def _exactly(known: Spectrum, moved: Change | None, damping: float) -> _Answer:
+    found, error, of = known.jacobian, 0.0, "the mean over all noise of that std"
+    if moved is None:
         mse, size = known.diagonal(_variance(known.floor, damping)), float(known.values.sum())
     else:
-        b = slope(found, delta)
-        mse = per_sample(found, known.apply(_inverse(known.floor, damping), b).square())
-        size = float(b.square().sum())
+        b = torch.stack([slope(found, delta) for delta in moved.rows])
+        each = known.apply(_inverse(known.floor, damping), b).square()
+        mse, error = _averaged([per_sample(found, one) for one in each])
+        size, of = float(b.square().sum(1).mean()), moved.of
     if not damping:
         mse = _hidden(mse, known.diagonal(lambda v: (v <= known.floor).to(v)))
-    return _Answer(mse, size, known.values, torch.ones_like(known.values), "exact", 0.0)
+    return _Answer(mse, size, known.values, torch.ones_like(known.values), "exact", error, of)
 
 
-def _matrix_free(found: Jacobian, delta: Tensor | None, damping: float, rng: Rng) -> _Answer:
+def _averaged(each: Sequence[Tensor]) -> tuple[Tensor, float]:
+    """The mean of squared errors [B], and how far its root may be off, relatively: one standard error."""
+    sample = torch.stack(list(each))
+    mean = sample.mean(0)
+    if len(sample) == 1:
+        return mean, 0.0
+    deviation = sample.std(0) / math.sqrt(len(sample))
+    return mean, float((deviation / mean.abs().clamp_min(1e-300)).max()) / 2
+
+
+def _matrix_free(found: Jacobian, moved: Change | None, damping: float, draws: Generator) -> _Answer:
     """By Lanczos: from Jᵀδ, or for noise from random signs, whose mean is the trace (Hutchinson).
 
     A batch needs no probes of its own for each sample: the diagonal is estimated, and summed by sample.
     Which sample the null space belongs to is not seen: all of the batch is called infinite.
     """
-    draws, columns = generator(rng), found.x.numel()
+    columns = found.x.numel()
     largest = _largest(found, draws)
     floor = floor_of(largest, columns)
-    if delta is not None:
-        b = slope(found, delta)
+    if moved is not None:
+        b = torch.stack([slope(found, delta) for delta in moved.rows])
         probe = _signs(1, columns, draws).to(b)  # sees the null space, in which b has no share
-        both = krylov(found, torch.stack((b, probe[0])), _inverse(floor, damping), tolerance=_TOLERANCE)
-        mse = per_sample(found, both.applied[0].square())
-        counts = both.weights[1] * columns
-        if not damping and float(counts[both.nodes[1] <= floor].sum()) > _NOTICED:
+        both = krylov(found, torch.cat((b, probe)), _inverse(floor, damping), tolerance=_TOLERANCE)
+        mse, spread = _averaged([per_sample(found, one.square()) for one in both.applied[:-1]])
+        values, counts = both.nodes[-1], both.weights[-1] * columns
+        if not damping and float(counts[values <= floor].sum()) > _NOTICED:
             mse = torch.full_like(mse, math.inf)
-        return _Answer(mse, float(b.square().sum()), both.nodes[1], counts, "matrix-free", both.error)
+        size = float(b.square().sum(1).mean())
+        return _Answer(mse, size, values, counts, "matrix-free", spread + both.error, moved.of)
     return _probed(found, floor, damping, draws)
 
 
@@ -149,16 +170,15 @@ def _probed(found: Jacobian, floor: float, damping: float, draws: Generator) -> 
         probes = _signs(_PROBES, columns, draws).to(found.x)
         seen.append(krylov(found, probes, f, tolerance=_TOLERANCE))
         each += [per_sample(found, z * w) for z, w in zip(probes, seen[-1].applied, strict=True)]
-        sample = torch.stack(each)
-        deviation = sample.std(0) / math.sqrt(len(each))
-        spread = float((deviation / sample.mean(0).abs().clamp_min(1e-300)).max()) / 2  # half: of its root
+        mse, spread = _averaged(each)
     values = torch.cat([one.nodes.flatten() for one in seen])
     counts = torch.cat([one.weights.flatten() for one in seen]) * (columns / len(each))
-    mse = torch.stack(each).mean(0).clamp_min(0)
+    mse = mse.clamp_min(0)
     if not damping and float(counts[values <= floor].sum()) > _NOTICED:
         mse = torch.full_like(mse, math.inf)
     error = spread + max(one.error for one in seen)
-    return _Answer(mse, float((values * counts).sum()), values, counts, "matrix-free", error)
+    of = f"the mean over all noise of that std, by {len(each)} random probes"
+    return _Answer(mse, float((values * counts).sum()), values, counts, "matrix-free", error, of)
 
 
 def _prediction(
@@ -192,6 +212,7 @@ def _prediction(
         damping=damping,
         way=answer.way,
         error=answer.error,
+        of=answer.of,
     )
 
 
@@ -216,26 +237,6 @@ def _largest(found: Jacobian, draws: Generator) -> float:
 
 def _signs(n: int, columns: int, draws: Generator) -> Tensor:
     return 2.0 * torch.randint(2, (n, columns), generator=draws, dtype=torch.float64) - 1
-
-
-def _delta(found: Jacobian, perturbation: Perturbation) -> Tensor:
-    update = found.update
-    if callable(perturbation):
-        changed = perturbation({name: leaf.clone() for name, leaf in update.items()})
-        check_fit("changed update's entries", changed, update)
-        check_finite(changed)
-        tree = subtract({name: changed[name].detach().to(leaf) for name, leaf in update.items()}, update)
-    elif isinstance(perturbation, Mapping):
-        check_fit("perturbation's entries", perturbation, update)
-        check_finite(perturbation)
-        tree = {name: perturbation[name].detach().to(leaf) for name, leaf in update.items()}
-    else:
-        raise InvalidInput(
-            "expected a perturbation as tensors by parameter name, or as a function from the update to the "
-            f"one that is sent; came {type(perturbation).__name__}"
-        )
-    weights = found.weights or {}
-    return flatten({name: leaf * weights.get(name, 1.0) for name, leaf in tree.items()})
 
 
 def _is_one(noise: object) -> bool:

@@ -1,6 +1,7 @@
 """What a client's update would give away of a batch, pictures and labels, and why: without an attack."""
 
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from math import isfinite
 from typing import Any
@@ -11,17 +12,18 @@ from gradleak.defenses import GaussianNoise
 from gradleak.errors import GradleakError, InvalidInput
 from gradleak.labels import LabelGuess, best
 from gradleak.observe import Client, Loss, Observation, OneGradient, observe
-from gradleak.observe.uncertainty import weights
+from gradleak.observe.uncertainty import Defended, weights
 from gradleak.randomness import Rng, generator
+from gradleak.risk import by_layer
+from gradleak.risk.by_layer import LEAK, Alone
 from gradleak.risk.decibels import Decibels, decibels
 from gradleak.risk.rank import RankReport, rank
-from gradleak.trees import flatten, scale
+from gradleak.trees import Tree, flatten, scale
 
 EXACT = 45.0
 """Decibels from which a picture counts as recoverable exactly: the eye sees no difference."""
-LEAK = 6.0
-"""Decibels above a guess without the update from which something is recoverable: a quarter of its error."""
 _DENSE = 1100  # unknowns: up to here a dense matrix takes a second
+_DENSE_IN_CLEAR = 3100  # up to here, half a minute
 _LONG = 8  # local steps, beyond which the update is taken for its mean gradient
 
 
@@ -47,21 +49,42 @@ class Exposed:
 class Forecast:
     """A verdict per sample, and what it rests on.
 
-    ``risk`` is the prediction in decibels, ``layers`` the rank analysis where the model is one it can read,
-    and ``guess`` the labels that the update gives away.
+    ``risk`` is the prediction in decibels, ``layers`` the same by each layer's part alone, ``ranks`` the rank
+    analysis where the model is one it can read, and ``guess`` the labels that the update gives away.
     """
 
     samples: tuple[Exposed, ...]
     risk: Decibels
-    layers: RankReport | None
+    layers: tuple[Alone, ...]
+    ranks: RankReport | None
     guess: LabelGuess | None
     client: str
     seconds: float
     notes: tuple[str, ...] = ()
+    pictures: bool = True
 
     @property
     def leaks(self) -> int:
         return sum(sample.leaks for sample in self.samples)
+
+    @property
+    def order(self) -> list[int]:
+        """The samples' places, the most exposed first."""
+        samples = self.samples
+        return sorted(range(len(samples)), key=lambda i: (not samples[i].leaks, -_finite(samples[i].psnr)))
+
+    @property
+    def reasons(self) -> dict[str, list[int]]:
+        """Each reason, with the places of the samples that it holds for."""
+        whose: dict[str, list[int]] = {}
+        for i in self.order:
+            for reason in self.samples[i].reasons:
+                whose.setdefault(reason, []).append(i)
+        return {reason: sorted(places) for reason, places in whose.items()}
+
+    @property
+    def what(self) -> str:
+        return "picture" if self.pictures else "sample"
 
     @property
     def verdict(self) -> str:
@@ -69,11 +92,19 @@ class Forecast:
         exact = sum(sample.leaks and sample.psnr >= EXACT for sample in self.samples)
         labels = sum(bool(sample.label_read) for sample in self.samples)
         read = "" if self.guess is None else f"; {labels} of {total} labels can be read off"
+        if total == 1:
+            one = self.samples[0]
+            read = (
+                ""
+                if one.label_read is None
+                else f"; its label {'can' if one.label_read else 'cannot'} be read off"
+            )
+            return f"The {self.what} is {one.verdict}{read}."
         if not self.leaks:
-            return f"None of {total} pictures can be recovered from this update{read}."
-        most = max(sample.psnr for sample in self.samples)
+            return f"None of {total} {self.what}s can be recovered from this update{read}."
+        most = max(sample.psnr for sample in self.samples if sample.leaks)
         how = f"{exact} of them exactly" if exact else f"to {most:.0f} dB at best"
-        return f"{self.leaks} of {total} pictures can be recovered from this update, {how}{read}."
+        return f"{self.leaks} of {total} {self.what}s can be recovered from this update, {how}{read}."
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -84,7 +115,8 @@ class Forecast:
             "way": self.risk.way,
             "labels": None if self.guess is None or self.guess.y is None else self.guess.y.tolist(),
             "label_confidence": None if self.guess is None else self.guess.confidence,
-            "layers": None if self.layers is None else self.layers.to_dict(),
+            "layers": [layer.to_dict() for layer in self.layers],
+            "ranks": None if self.ranks is None else self.ranks.to_dict(),
             "notes": list(self.notes),
             "seconds": self.seconds,
         }
@@ -100,6 +132,7 @@ def predict(
     noise: float = 0.0,
     normalization: Any = None,
     exact: bool | None = None,
+    layers: bool = True,
     rng: Rng = 0,
 ) -> Forecast:
     """How much this batch would lose through the update that ``client`` sends, said without an attack.
@@ -108,7 +141,8 @@ def predict(
     what is added to every entry. Beside it stands the rounding of the update's own dtype, which alone bounds
     what the best attacker can reach. Of an attacker who knows how pictures are made, and of one who does not,
     the better counts. Labels are read off the update with one draw of the noise. For networks with kinks the
-    number is a local one, and errs towards too much leakage. ``exact`` is that of ``decibels``.
+    number is a local one, and errs towards too much leakage. ``exact`` is that of ``decibels``, and of every
+    layer as well; without ``layers``, none is asked what it tells alone.
     """
     if not isinstance(noise, int | float) or isinstance(noise, bool) or not 0 <= noise < float("inf"):
         raise InvalidInput(f"expected noise as a std of 0 or more; came {noise!r}")
@@ -116,27 +150,23 @@ def predict(
     if noise:
         client = GaussianNoise(client or OneGradient(), std=float(noise))
     seen = observe(model, x, y, client=client, loss=loss, normalization=normalization, rng=rng)
-    near, notes = _near(seen)
+    near, taken = _near(seen)
+    known = _known(seen, near)
+    clear = not isinstance(seen.client, Defended)
+    risk, more = _risk(near, x, y, known, _is_dense(x, clear) if exact is None else exact, rng)
+    notes = [*taken, *more, *_notes(seen, x)]
     dense = x.numel() <= _DENSE if exact is None else exact
-    risk = decibels(near, x, y, noise=1.0, weights=_known(seen, near), exact=dense, rng=rng)
-    guess = _labels(seen, rng)
-    layers = _layers(model, x)
-    if risk.note:
-        notes = (*notes, risk.note)
-    if seen.draws:
-        drawing = ", ".join(path or "the model" for path in seen.draws)
-        notes = (*notes, f"what {drawing} drew is taken for known, which errs towards too much leakage")
-    if x.dim() < 4:
-        notes = (*notes, "inputs that are no pictures are taken for independent numbers of size 1")
-    samples = tuple(_sample(i, risk, guess, layers, y) for i in range(len(x)))
+    rows = by_layer.alone(near, x, y, known, risk, dense=dense, rng=rng) if layers else ()
+    notes += _notes_on(rows, layers)
+    reached = by_layer.reached(*by_layer.in_double(near, x, y))
+    found = _Found(seen, risk, rows, _labels(seen, rng), _ranks(model, x), reached, y)
+    samples = tuple(found.sample(i) for i in range(len(x)))
+    if unseen := [str(i + 1) for i in range(len(x)) if not reached[i].any()]:
+        notes.insert(0, _unreached(unseen))
+    spent = time.perf_counter() - clock
+    said = tuple(dict.fromkeys(notes))
     return Forecast(
-        samples,
-        risk,
-        layers,
-        guess,
-        repr(seen.client),
-        time.perf_counter() - clock,
-        tuple(dict.fromkeys(notes)),
+        samples, risk, rows, found.ranks, found.guess, repr(seen.client), spent, said, x.dim() == 4
     )
 
 
@@ -167,35 +197,126 @@ def _size(leaf: Tensor) -> float:
     return float(leaf.square().mean().sqrt())
 
 
+def _is_dense(x: Tensor, clear: bool) -> bool:
+    """Where rounding alone hides the batch, all directions are seen, and Lanczos is slower than a matrix."""
+    return x.numel() <= (_DENSE_IN_CLEAR if clear else _DENSE)
+
+
+def _risk(
+    near: Observation, x: Tensor, y: Tensor, known: Tree, dense: bool, rng: Rng
+) -> tuple[Decibels, list[str]]:
+    """The whole update's decibels; without the memory for a dense matrix, matrix-free."""
+    notes = []
+    try:
+        risk = decibels(near, x, y, noise=1.0, weights=known, exact=dense, rng=rng)
+    except (MemoryError, RuntimeError) as error:
+        if not dense or not (isinstance(error, MemoryError) or "memory" in str(error)):
+            raise
+        notes = ["a dense matrix did not fit into memory: this is the matrix-free answer"]
+        risk = decibels(near, x, y, noise=1.0, weights=known, exact=False, rng=rng)
+    return risk, [*notes, *([risk.note] if risk.note else [])]
+
+
+def _notes(seen: Observation, x: Tensor) -> Iterator[str]:
+    if seen.draws:
+        drawing = ", ".join(path or "the model" for path in seen.draws)
+        yield f"what {drawing} drew is taken for known, which errs towards too much leakage"
+    if x.dim() < 4:
+        yield "inputs that are no pictures are taken for independent numbers of size 1"
+
+
+def _notes_on(rows: tuple[Alone, ...], layers: bool) -> Iterator[str]:
+    if layers and not rows:
+        yield f"the network has more than {by_layer.MOST} blocks: none was asked what it tells alone"
+    if any(bool(row.psnr.isnan().any()) for row in rows):
+        yield "not every layer was settled in few steps; exact=True settles them, and takes longer"
+
+
+def _unreached(numbers: list[str]) -> str:
+    one = len(numbers) == 1
+    shown = ", ".join(numbers[:12]) + (", ..." if len(numbers) > 12 else "")
+    return (
+        f"{'sample' if one else 'samples'} {shown} {'does' if one else 'do'} not reach the update at all, "
+        "such as where every unit is off"
+    )
+
+
 def _labels(seen: Observation, rng: Rng) -> LabelGuess | None:
     answer = best()(seen, rng=generator(rng))
     return answer if isinstance(answer, LabelGuess) and answer.y is not None else None
 
 
-def _layers(model: nn.Module, x: Tensor) -> RankReport | None:
+def _ranks(model: nn.Module, x: Tensor) -> RankReport | None:
     try:
         return rank(model, tuple(x.shape[1:]), exact=False, batch=len(x))
     except GradleakError:
         return None  # a model that rank analysis cannot read says nothing there
 
 
-def _sample(
-    i: int, risk: Decibels, guess: LabelGuess | None, layers: RankReport | None, y: Tensor
-) -> Exposed:
-    null = float(risk.null_psnr[i])
-    psnr = max(v for v in (float(risk.psnr[0, i]), float(risk.unbiased[0, i])) if v == v)  # not NaN
-    total = float(risk.dimensions.reshape(-1)[0])
-    reasons = [f"the update shows {total:,.0f} directions of the batch above what hides it"]
-    read: bool | None = None
-    if guess is not None and guess.y is not None and not y.is_floating_point():
-        read = _in_the_multiset(i, guess.y.cpu(), y.cpu())
-        sure = (
-            "" if guess.confidence is None else f", which is right for {guess.confidence:.0%} of labels or so"
-        )
-        reasons.append(f"its label {'is' if read else 'is not'} among those that are read off{sure}")
-    if layers is not None and layers.deficient:
-        reasons.append(f"{layers.deficient[0].path} leaves its input open, by counting equations")
-    return Exposed(_verdict(psnr, null), psnr, null, read, tuple(reasons))
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """What the samples' verdicts and reasons are made of."""
+
+    seen: Observation
+    risk: Decibels
+    layers: tuple[Alone, ...]
+    guess: LabelGuess | None
+    ranks: RankReport | None
+    reached: Tensor
+    y: Tensor
+
+    def sample(self, i: int) -> Exposed:
+        null, psnr = float(self.risk.null_psnr[i]), float(by_layer.best(self.risk)[i])
+        read: bool | None = None
+        if self.guess is not None and self.guess.y is not None and not self.y.is_floating_point():
+            read = _in_the_multiset(i, self.guess.y.cpu(), self.y.cpu())
+        said = Exposed(_verdict(psnr, null), psnr, null, read, ())
+        return Exposed(said.verdict, psnr, null, read, tuple(self._reasons(i, said)))
+
+    def _reasons(self, i: int, sample: Exposed) -> Iterator[str]:
+        yield self._directions(i)
+        if sample.leaks and (said := self._layer(i, sample)):
+            yield said
+        if sample.label_read is not None and self.guess is not None:
+            sure = self.guess.confidence
+            how = (
+                ""
+                if sure is None or not sample.label_read
+                else f", which is right for {sure:.0%} of labels or so"
+            )
+            yield f"its label {'is' if sample.label_read else 'is not'} among those that are read off{how}"
+        if self.ranks is not None and self.ranks.deficient:
+            yield f"{self.ranks.deficient[0].path} leaves its input open, by counting equations"
+
+    def _directions(self, i: int) -> str:
+        entries, out = self.reached[i].numel(), int((~self.reached[i]).sum())
+        if out == entries:
+            return "it does not reach the update at all"
+        hides = "what hides it" if isinstance(self.seen.client, Defended) else "the rounding of its numbers"
+        total = float(self.risk.dimensions.reshape(-1)[0])
+        lost = f", and {out:,} of this sample's {entries:,} entries do not reach it" if out else ""
+        of = f"{self.reached.numel():,} directions of the batch"
+        return f"the update shows {total:,.0f} of {of} above {hides}{lost}"
+
+    def _layer(self, i: int, sample: Exposed) -> str:
+        settled = [layer for layer in self.layers if not layer.psnr[i].isnan()]
+        if not settled:
+            return ""
+        most = max(settled, key=lambda layer: float(layer.psnr[i]))
+        reach = float(most.psnr[i])
+        if reach - sample.null_psnr < LEAK:
+            return (
+                ""
+                if len(settled) < len(self.layers)
+                else "no layer's part gives it away alone, all of them together do"
+            )
+        bound = "at most " if most.at_most else ""
+        return f"the part of {most.path} alone gives it away, to {bound}{reach:.0f} dB"
+
+
+def _finite(value: float) -> float:
+    """As numbers to sort by: what is not one comes last."""
+    return value if value == value else -float("inf")
 
 
 def _plain(sample: Exposed) -> dict[str, Any]:

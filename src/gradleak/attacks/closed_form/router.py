@@ -14,8 +14,10 @@ from gradleak.attacks.closed_form.r_gap import RGAP
 from gradleak.attacks.gdl import gdl
 from gradleak.attacks.matching import Init, as_init
 from gradleak.attacks.named import dlg, inverting_batches, inverting_gradients
+from gradleak.attacks.posterior import map
 from gradleak.labels import inferred
 from gradleak.observe import LocalTraining, Observation
+from gradleak.observe.uncertainty import Defended
 from gradleak.randomness import Rng, spawn
 
 _KINKED = (nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.ReLU6, nn.Hardtanh, nn.MaxPool1d, nn.MaxPool2d)
@@ -49,8 +51,11 @@ class SSRAS:
         best = Reconstruction(Outcome.NOT_APPLICABLE, reason="no attack could be run")
         spent = Cost()
         own = spawn(rng, len(_CLOSED) + 1)
+        bare = _bare(obs)
         for attack, generator in zip(_CLOSED, own, strict=False):
-            found = attack(obs, rng=generator)
+            found = attack(bare, rng=generator)
+            if bare is not obs:
+                found = _explaining(obs, found)
             spent = _together(spent, found.cost)
             decisions.append(_decision(attack.name, found))
             best = min(best, found, key=_badness)
@@ -59,6 +64,16 @@ class SSRAS:
                 return
         # Optimisation gains from a start near the truth, and loses from one that is confidently wrong.
         start = best if best.x is not None and best.score <= _NEAR else None
+        if isinstance(obs.client, Defended):
+            decisions.append("map, since the update is defended; it starts from gray")
+            for found in map(steps=min(self.evaluations, _STEPS)).iterate(obs, rng=own[-1]):
+                if found.outcome is Outcome.RUNNING:
+                    yield _told(found, decisions, _together(spent, found.cost))
+            spent = _together(spent, found.cost)
+            decisions.append(_decision("map", found))
+            if found.outcome is not Outcome.NOT_APPLICABLE:
+                yield _told(found, decisions, spent)
+                return
         for fallback, why in self._optimisations(obs, start):
             decisions.append(f"optimisation by {fallback.name}, since {why}")
             for found in fallback.iterate(obs, rng=own[-1]):
@@ -95,9 +110,29 @@ class SSRAS:
         yield rough, f"the network has kinks; it starts {begun}"
 
 
+def _bare(obs: Observation) -> Observation:
+    """The same update, taken for what the client would have sent without its defenses."""
+    client = obs.client
+    while isinstance(client, Defended):
+        client = client.client
+    return dataclasses.replace(obs, client=client)
+
+
+def _explaining(obs: Observation, found: Reconstruction) -> Reconstruction:
+    """The reconstruction, if the defended client would have sent the same for it."""
+    if found.x is None or found.y is None or found.outcome is not Outcome.CONVERGED:
+        return found
+    certificate = certify(obs, found.x, found.y)
+    if certificate.holds:
+        return dataclasses.replace(found, score=certificate.score)
+    reason = "the defended client would have sent another update"
+    return dataclasses.replace(found, outcome=Outcome.STALLED, score=certificate.score, reason=reason)
+
+
 _CLOSED: tuple[Bias | ExactBatch | RGAP | Spear, ...] = (Bias(), ExactBatch(), RGAP(), Spear())
 
 
+_STEPS = 30  # of Gauss-Newton: what has not come to rest by then hardly moves any more
 _NEAR = 0.05**2
 """Up to here what a closed form left is worth starting from: a twentieth of the update unexplained."""
 

@@ -86,7 +86,7 @@ class Problem:
             return float("inf")
         obs = self.records[record]
         task = replace(self.task, constants=obs.constants, transformed=False)
-        client = told(client, obs.params, obs.update)
+        client = told(client, obs.params, obs.update, obs.batch_size)
         update = client(task, obs.params, parts.x, self.target(parts, y))
         return float(self.objective(update, obs.update).detach())
 
@@ -191,7 +191,8 @@ class Problem:
         task = replace(self.task, constants=constants, transformed=transformed)
         client, *penalties = self._client(parts.unknowns, progress)
         # What the update shows of a defense's dice is another for every record.
-        mismatch = self.objective(told(client, params, update)(task, params, parts.x, target), update)
+        client = told(client, params, update, self.first.batch_size)
+        mismatch = self.objective(client(task, params, parts.x, target), update)
         candidate = Candidate(parts.x, target, self.first.domain, progress, task, params, anchor)
         for prior, own in zip(self.priors, evidence or ({},) * len(self.priors), strict=True):
             penalties.append(prior(replace(candidate, evidence=own)))

@@ -1,0 +1,99 @@
+"""Defenses by name, with the strengths that a command line sets."""
+
+from collections.abc import Callable
+from dataclasses import MISSING, Field, fields
+from difflib import get_close_matches
+from math import nan
+from typing import Any, cast
+
+import click
+
+from gradleak.defenses import DEFENSES, Defense
+from gradleak.errors import InvalidInput
+from gradleak.observe import Client
+
+defense_option = click.option(
+    "--defense",
+    "defenses",
+    multiple=True,
+    metavar="NAME:STRENGTH=VALUE,...",
+    help='Something against leaks, such as "gaussian:std=1e-3" or "mask:rate=0.5"; may be repeated, '
+    "the outermost last.",
+)
+
+
+def defended(client: Client, specs: tuple[str, ...]) -> Client:
+    """The client with every defense around it, in the order in which they were said."""
+    for spec in specs:
+        client = _around(client, spec)
+    return client
+
+
+def _around(client: Client, spec: str) -> Defense:
+    name, _, rest = spec.partition(":")
+    if name not in DEFENSES:
+        raise InvalidInput(
+            f"expected a defense among {', '.join(DEFENSES)}; came '{name}'{_near(name, DEFENSES)}"
+        )
+    kind, strengths = DEFENSES[name], _strengths(DEFENSES[name])
+    said = dict(_pair(name, part) for part in rest.split(",") if part.strip())
+    if unknown := [key for key in said if key not in strengths]:
+        raise InvalidInput(
+            f"{name} has no strength '{unknown[0]}'{_near(unknown[0], strengths)}; it takes "
+            f"{_takes(kind, strengths)}"
+        )
+    missing = [key for key, field in strengths.items() if _required(field) and key not in said]
+    if missing:
+        raise InvalidInput(
+            f"expected {name}'s {' and '.join(missing)}, as in \"{name}:{missing[0]}=...\"; came '{spec}'. "
+            f"It takes {_takes(kind, strengths)}"
+        )
+    return kind(client, **said)
+
+
+def _strengths(kind: type[Defense]) -> dict[str, Field[Any]]:
+    """What one sets: neither the client inside, nor what is found out on the way."""
+    return {f.name: f for f in fields(kind) if f.init and f.repr and f.name != "client"}
+
+
+def _pair(name: str, text: str) -> tuple[str, Any]:
+    key, equals, value = (part.strip() for part in text.partition("="))
+    if not equals or not value:
+        raise InvalidInput(
+            f"expected strengths as NAME=VALUE with commas, as in \"{name}:std=1e-3\"; came '{text}'"
+        )
+    words = {"true": True, "false": False, "none": None}
+    if value.lower() in words:
+        return key, words[value.lower()]
+    for number in (int, float):
+        try:
+            return key, number(value)
+        except ValueError:
+            continue
+    return key, value
+
+
+def _near(name: str, known: Any) -> str:
+    near = get_close_matches(name, list(known), n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _takes(kind: type[Defense], strengths: dict[str, Field[Any]]) -> str:
+    return "; ".join(_range(kind, strengths, name) for name in strengths) or "none"
+
+
+def _range(kind: type[Defense], strengths: dict[str, Field[Any]], name: str) -> str:
+    """A strength with what it may be, which the defense says itself when it is handed what is no number."""
+    others = {other: nan for other, field in strengths.items() if _required(field)}
+    told, build = "", cast(Callable[..., Defense], kind)
+    try:
+        build(**(others | {name: nan}))
+    except Exception as error:  # only its words count here
+        told = str(error).partition(";")[0]
+    said = told.removeprefix(f"expected {name} as ") if told.startswith(f"expected {name} as ") else ""
+    default = "" if _required(strengths[name]) else f" [{strengths[name].default}]"
+    return f"{name}{default}" + (f", {said}" if said else "")
+
+
+def _required(field: Field[Any]) -> bool:
+    return field.default is MISSING and field.default_factory is MISSING

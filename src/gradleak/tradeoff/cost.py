@@ -1,0 +1,104 @@
+"""What a setting costs: the accuracy of a network that is trained on such updates."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+
+from torch import Tensor, nn
+
+from gradleak.defenses.utility import Federation, Spread, utility
+from gradleak.observe import Client, OneGradient, observe
+from gradleak.tradeoff.store import Facts, Store, fingerprint
+from gradleak.tradeoff.strengths import STRENGTHS, Setting, Yardstick
+
+Records = tuple[Tensor, Tensor]
+
+_MEASURED = 8  # batches whose updates say how large one is
+
+
+@dataclass(frozen=True)
+class Course:
+    """Where training ended, by seed; seeds share their records and first weights over all clients."""
+
+    accuracy: tuple[float, ...]
+    diverged: tuple[int | None, ...]
+    null: float
+    note: str
+
+    @property
+    def final(self) -> Spread:
+        return Spread.of(self.accuracy)
+
+    def cost(self, baseline: "Course") -> Spread:
+        """How much accuracy is lost, paired by seed."""
+        return Spread.of([a - b for a, b in zip(baseline.accuracy, self.accuracy, strict=True)])
+
+
+@dataclass(frozen=True, eq=False)
+class Training:
+    """On what accuracy is measured. ``of`` says it in words; ``own`` whether these are the attacked data.
+
+    ``model`` makes the network of a seed.
+    """
+
+    model: Callable[[int], nn.Module]
+    train: Records
+    test: Records
+    of: str
+    own: bool = True
+    federation: Federation = field(default_factory=Federation)
+    seeds: int = 3
+    seed: int = 0
+
+    @cached_property
+    def yardstick(self) -> Yardstick:
+        """The size of the first updates of this network, on batches as it is trained on."""
+        (x, y), size = self.train, self.federation.batch_size or len(self.train[1])
+        starts = range(0, min(len(y) - size, _MEASURED * size) + 1, size)
+        model = self.model(self.seed)
+        return Yardstick.of(
+            [observe(model, x[i : i + size], y[i : i + size]).update for i in starts], min(size, len(y))
+        )
+
+    def alike(self, setting: Setting) -> Client:
+        """The setting, as strong for this network's updates as for those that are attacked."""
+        if self.own:
+            return setting.client
+        return STRENGTHS[setting.defense].client(OneGradient(), setting.level, self.yardstick)
+
+    @cached_property
+    def hash(self) -> str:
+        return fingerprint(self.model(self.seed), *self.train, *self.test)
+
+    def course(self, client: Client, store: Store, tell: Callable[[float], object]) -> Course:
+        def compute() -> Facts:
+            # It stands in the baseline's place, so that the baseline is not trained again for each.
+            found = utility(
+                self.model,
+                self.train,
+                self.test,
+                clients={"none": client},
+                **asdict(self.federation),
+                seeds=self.seeds,
+                evaluations=1,
+                rng=self.seed,
+                progress=lambda _, share: tell(share),
+            )
+            only = found.courses["none"]
+            return {
+                "accuracy": only.accuracy[:, -1].tolist(),
+                "diverged": list(only.diverged),
+                "null": found.null,
+                "note": found.note,
+            }
+
+        key = {
+            "kind": "accuracy",
+            "training": self.hash,
+            "federation": asdict(self.federation),
+            "seeds": self.seeds,
+            "seed": self.seed,
+            "client": repr(client),
+        }
+        facts = store.get(key, compute)
+        return Course(tuple(facts["accuracy"]), tuple(facts["diverged"]), facts["null"], facts["note"])

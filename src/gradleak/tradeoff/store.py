@@ -1,0 +1,73 @@
+"""Finished points on disk, each in a file of its own: a run that was killed goes on where it was."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gradleak.files import write_whole
+
+Facts = dict[str, Any]
+
+
+class Store:
+    """What was worked out, by what defines it; without a folder, it is remembered for this run alone.
+
+    A file holds what defines its point beside what was found, and is believed only where that is the same.
+    What cannot be read is worked out anew.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder
+        self.computed = 0
+        self.found = 0
+        self._known: dict[str, Facts] = {}
+
+    def get(self, key: Mapping[str, Any], compute: Callable[[], Facts]) -> Facts:
+        """What belongs to ``key``, which is plain JSON: from before, or computed now and kept."""
+        said = json.dumps(key, sort_keys=True)
+        if said in self._known:
+            return self._known[said]
+        facts = self._read(said)
+        if facts is None:
+            facts = compute()
+            self.computed += 1
+            if self.folder is not None:
+                write_whole(
+                    self._file(said), json.dumps({"of": json.loads(said), "found": facts}, indent=1) + "\n"
+                )
+        else:
+            self.found += 1
+        self._known[said] = facts
+        return facts
+
+    def _file(self, said: str) -> Path:
+        folder = Path() if self.folder is None else self.folder
+        return folder / f"{hashlib.sha256(said.encode()).hexdigest()[:24]}.json"
+
+    def _read(self, said: str) -> Facts | None:
+        if self.folder is None:
+            return None
+        try:
+            kept = json.loads(self._file(said).read_text(encoding="utf-8"))
+            same = kept["of"] == json.loads(said) and isinstance(kept["found"], dict)
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return dict(kept["found"]) if same else None
+
+
+def fingerprint(*parts: nn.Module | Tensor) -> str:
+    """A hash of networks, by structure and weights, and of tensors."""
+    hashed = hashlib.sha256()
+    for part in parts:
+        tensors = {"": part} if isinstance(part, Tensor) else part.state_dict()
+        hashed.update(str(part).encode() if isinstance(part, nn.Module) else b"tensor")
+        for name, tensor in tensors.items():
+            plain = tensor.detach().cpu().contiguous()
+            hashed.update(f"{name} {plain.dtype} {list(plain.shape)}".encode())
+            hashed.update(plain.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return hashed.hexdigest()[:24]
