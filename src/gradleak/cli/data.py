@@ -94,6 +94,14 @@ def pictures(data: str, *, size: int, first: int, n: int, channels: int | None) 
     return x, torch.tensor(labels[first : first + n])
 
 
+def count(data: str) -> int:
+    """How many picture files there are."""
+    path = Path(data)
+    if not path.exists():
+        pictures(data, size=32, first=0, n=1, channels=None)  # says what there is instead
+    return len(_files(path)[0])
+
+
 def _files(path: Path) -> tuple[list[Path], list[int]]:
     if path.is_file():
         return [path], [0]

@@ -10,6 +10,7 @@ from rich.text import Text
 from gradleak.cli.attack import attack
 from gradleak.cli.cite import cite
 from gradleak.cli.console import EXIT_BAD_INPUT, EXIT_INTERRUPTED, console
+from gradleak.cli.defend import defend
 from gradleak.cli.demo import demo
 from gradleak.cli.fetch import fetch
 from gradleak.cli.ladder import ladder
@@ -76,10 +77,11 @@ def main(debug: bool, threads: int) -> None:
       gradleak observe --help       make a capture: what a server would hold
       gradleak attack --help        attack a capture, yours or one made here
       gradleak ladder --help        what a server must know for pictures to leak
+      gradleak defend --help        how much of which defense is enough, and its price
       gradleak risk rank --help     which layers give their input away, before any attack
     """
     torch.set_num_threads(threads)
 
 
-for command in (demo, attack, observe, ladder, risk, reproduce, fetch, list_, cite):
+for command in (demo, attack, observe, ladder, risk, defend, reproduce, fetch, list_, cite):
     main.add_command(command)

@@ -38,7 +38,7 @@ device_option = click.option(
 
 def build(spec: str, pairs: tuple[str, ...], seed: int | None) -> nn.Module:
     """Call what ``spec`` names; with a seed, initialisation depends on that alone."""
-    builder = _find(spec)
+    call = builder(spec)
     arguments = dict(_pair(pair) for pair in pairs)
     if seed is not None:
         generator(seed)  # refuses what no generator takes
@@ -46,7 +46,7 @@ def build(spec: str, pairs: tuple[str, ...], seed: int | None) -> nn.Module:
         with torch.random.fork_rng(devices=[]):
             if seed is not None:
                 torch.manual_seed(seed)
-            model = builder(**arguments)
+            model = call(**arguments)
     except GradleakError:
         raise
     except Exception as error:  # it is someone else's code, and may raise anything
@@ -76,7 +76,7 @@ def usable(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _find(spec: str) -> Any:
+def builder(spec: str) -> Any:
     from gradleak.zoo import MODELS
 
     if ":" not in spec:

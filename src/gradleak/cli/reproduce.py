@@ -88,7 +88,7 @@ def reproduce(
     influence-initialization
       what each scheme of first weights gives away (Zhang et al. 2023)
     dlg-defenses
-      noise, low precision and pruning, told of and not; ten minutes (Zhu et al. 2019)
+      noise, low precision and pruning, told of and not; six minutes (Zhu et al. 2019)
     masking
       from where masking, clipping, pruning and noise hide; ten minutes (Kim and Park 2024)
     dropout

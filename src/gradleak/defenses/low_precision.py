@@ -12,6 +12,7 @@ from gradleak.trees import Tree, map_tree
 
 _FLOATS = {"fp16": torch.float16, "bf16": torch.bfloat16}
 _DIGITS = {"fp16": 10, "bf16": 7}  # of a mantissa, after the point
+_FAINT = 1e-3  # of a tensor's size, below which steps are taken for those there: float64 sees no more
 _STEPS = 127  # of int8, up to each tensor's largest magnitude
 FORMATS = (*_FLOATS, "int8")
 
@@ -47,7 +48,8 @@ class LowPrecision(Outgoing):
         part = (6 if self.stochastic else 12) ** -0.5
 
         def off(leaf: Tensor) -> Tensor:
-            typical = leaf.abs().clamp_min(leaf.square().mean().sqrt()) if hidden else leaf
+            size = leaf.square().mean().sqrt()
+            typical = leaf.abs().clamp_min(size if hidden else _FAINT * size)
             return part * self.step(typical)
 
         return both(before, map_tree(off, update))

@@ -9,6 +9,7 @@ from gradleak.labels.guess import LabelGuess, Unanswerable
 from gradleak.labels.residual import explained
 from gradleak.labels.sent import gradient_of
 from gradleak.observe import Head, Observation, OneGradient, cross_entropy, head, logistic
+from gradleak.observe.uncertainty import Defended
 from gradleak.randomness import Rng
 from gradleak.trees import Tree
 
@@ -35,6 +36,8 @@ class SignRule:
         if last is None:
             return Unanswerable("the model does not end in a linear layer whose gradient was sent")
         gradient = gradient_of(obs)
+        if isinstance(obs.client, Defended) and obs.steps == 1 and obs.loss is not logistic:
+            return _among_blurred(obs.update, last)
         if gradient is None:
             return Unanswerable(f"the update of {obs.client!r} is no gradient, whose signs could be read")
         if obs.loss is logistic:
@@ -56,6 +59,22 @@ class SignRule:
         plain = obs.loss is cross_entropy and type(obs.client) is OneGradient
         proven = bool(possible[y]) and int(possible.sum()) == 1 and cancels(rows)
         return LabelGuess(y=y, certain=plain and proven and _explained(obs, gradient, last, int(y)))
+
+
+def _among_blurred(update: Tree, last: Head) -> LabelGuess | Unanswerable:
+    """A defense may have dropped any one entry, or left only signs: all of the layer's are asked together.
+
+    The rows are d_i h for one h, and the label's d is the one below zero. Which side is below, the bias
+    says, whose gradient is d; without one, features that are positive, as after a sigmoid or a ReLU.
+    """
+    rows = update[last.weight].double()
+    if not bool(rows.any()):
+        return Unanswerable(f"nothing was sent of '{last.weight}', whose gradient tells the label")
+    shares, _, features = torch.linalg.svd(rows, full_matrices=False)
+    d = shares[:, 0]
+    by_bias = 0.0 if last.bias is None else float(update[last.bias].double() @ d)
+    up = by_bias or float(features[0].sum())
+    return LabelGuess(y=(d if up >= 0 else -d).argmin().reshape(1))
 
 
 def _explained(obs: Observation, gradient: Tree, last: Head, y: int) -> bool:

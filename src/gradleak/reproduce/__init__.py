@@ -81,7 +81,7 @@ TABLES: dict[str, Paper] = {
         ("mnist",),
     ),
     "dlg-defenses": Paper(
-        "noise, low precision and pruning, told of and not; ten minutes (Zhu et al. 2019)",
+        "noise, low precision and pruning, told of and not; six minutes (Zhu et al. 2019)",
         dlg_defenses,
         4,
         ("mnist",),

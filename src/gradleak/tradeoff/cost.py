@@ -1,13 +1,14 @@
 """What a setting costs: the accuracy of a network that is trained on such updates."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 
 from torch import Tensor, nn
 
 from gradleak.defenses.utility import Federation, Spread, utility
-from gradleak.observe import Client, OneGradient, observe
+from gradleak.defenses.utility.run import prepared
+from gradleak.observe import OneGradient, cross_entropy, observe
 from gradleak.tradeoff.store import Facts, Store, fingerprint
 from gradleak.tradeoff.strengths import STRENGTHS, Setting, Yardstick
 
@@ -50,6 +51,10 @@ class Training:
     seeds: int = 3
     seed: int = 0
 
+    def require_usable(self) -> None:
+        """Say now what training would say later: a network that does not fit, or too few records."""
+        prepared(self.model, self.train, self.test, self.federation, None, cross_entropy, self.seed)
+
     @cached_property
     def yardstick(self) -> Yardstick:
         """The size of the first updates of this network, on batches as it is trained on."""
@@ -60,25 +65,29 @@ class Training:
             [observe(model, x[i : i + size], y[i : i + size]).update for i in starts], min(size, len(y))
         )
 
-    def alike(self, setting: Setting) -> Client:
+    def alike(self, setting: Setting) -> Setting:
         """The setting, as strong for this network's updates as for those that are attacked."""
-        if self.own:
-            return setting.client
-        return STRENGTHS[setting.defense].client(OneGradient(), setting.level, self.yardstick)
+        if self.own or setting.defense not in STRENGTHS:
+            return setting
+        strengths = STRENGTHS[setting.defense]
+        return strengths.setting(setting.defense, setting.level, self.yardstick, OneGradient())
 
     @cached_property
     def hash(self) -> str:
         return fingerprint(self.model(self.seed), *self.train, *self.test)
 
-    def course(self, client: Client, store: Store, tell: Callable[[float], object]) -> Course:
+    def course(self, setting: Setting, store: Store, tell: Callable[[float], object]) -> Course:
+        here = self.alike(setting)
+        federation = replace(self.federation, lr=self.federation.lr * here.rate)
+
         def compute() -> Facts:
             # It stands in the baseline's place, so that the baseline is not trained again for each.
             found = utility(
                 self.model,
                 self.train,
                 self.test,
-                clients={"none": client},
-                **asdict(self.federation),
+                clients={"none": here.client},
+                **asdict(federation),
                 seeds=self.seeds,
                 evaluations=1,
                 rng=self.seed,
@@ -95,10 +104,10 @@ class Training:
         key = {
             "kind": "accuracy",
             "training": self.hash,
-            "federation": asdict(self.federation),
+            "federation": asdict(federation),
             "seeds": self.seeds,
             "seed": self.seed,
-            "client": repr(client),
+            "client": repr(here.client),
         }
         facts = store.get(key, compute)
         return Course(tuple(facts["accuracy"]), tuple(facts["diverged"]), facts["null"], facts["note"])

@@ -1,6 +1,7 @@
 """Every defense's leak beside its accuracy, and which one to take."""
 
 from dataclasses import dataclass
+from math import inf, isnan
 from typing import Any
 
 from gradleak.defenses import Spread
@@ -56,7 +57,7 @@ class Curve:
     @property
     def shown(self) -> Point | None:
         """For a table: the chosen one, or else the one that leaks least."""
-        return self.chosen or min(self.points, key=lambda point: point.adaptive.worst, default=None)
+        return self.chosen or min(self.points[::-1], key=lambda point: point.adaptive.worst, default=None)
 
     @property
     def trained(self) -> tuple[Point, ...]:
@@ -80,13 +81,28 @@ class Tradeoff:
 
     @property
     def holding(self) -> tuple[Curve, ...]:
-        """Those with a setting that holds, the cheapest first, and where no cost is known, as they came."""
+        """Those with a setting that holds, the cheapest first, and last those whose cost is not known.
+
+        A cost that may be high is: what counts is the upper end of its interval, where there is one.
+        """
 
         def lost(curve: Curve) -> float:
             cost = None if curve.chosen is None else curve.chosen.cost(self.bare)
-            return 0.0 if cost is None else cost.mean
+            if cost is None:
+                return inf
+            return cost.mean if isnan(cost.high) else cost.high
 
         return tuple(sorted((curve for curve in self.curves if curve.chosen), key=lost))
+
+    @property
+    def headline(self) -> str:
+        """What to take, in a few words."""
+        if self.target.holds(self.bare.adaptive):
+            return "No defense is needed"
+        best = next(iter(self.holding), None)
+        if best is None or best.chosen is None:
+            return "No defense holds" + (" so far" if self.interrupted else "")
+        return f"{best.title}, {best.chosen.words}"
 
     @property
     def recommendation(self) -> str:
@@ -96,14 +112,18 @@ class Tradeoff:
             held = self._held(self.bare)
             return f"No defense is needed: without any, the best attacker we have stays at {held}.{early}"
         if not self.holding:
-            least = [curve.shown.adaptive.worst for curve in self.curves if curve.shown]
-            reach = f": under the one that leaks least he still reaches {min(least):.1f} dB" if least else ""
+            least = [curve.shown.adaptive for curve in self.curves if curve.shown]
+            reach = ""
+            if least:
+                lowest = min(least, key=lambda leak: leak.worst)
+                reach = f": under the one that leaks least he still reaches {lowest.reached}"
             said = f"No defense that was searched holds the best attacker we have {self.target}{reach}."
             return said + early
         best = self.holding[0]
         point = best.chosen or self.bare
         words = f"{best.title} ({point.words}) holds the best attacker we have at "
-        return f"{words}{self._held(point)}{self._price(point)}.{self._beware(point)}{early}"
+        said = f"{words}{self._held(point)}{self._price(point)}."
+        return said + self._identified(point) + self._beware(point) + early
 
     def _held(self, point: Point) -> str:
         parts = [
@@ -120,7 +140,18 @@ class Tradeoff:
         cost = point.cost(self.bare)
         if cost is None:
             return "; what it costs in accuracy was not measured"
+        if cost.low <= 0:
+            return f", and costs {points_of(cost)}, which these seeds cannot tell from none"
         return f", and costs {points_of(cost)}"
+
+    def _identified(self, point: Point) -> str:
+        """That a poor picture may still say whose it is, which no decibels tell."""
+        share = point.adaptive.share
+        if share <= self.null.share or self.target.identified is not None:
+            return ""
+        return (
+            f" Still, {100 * share:.0f} % of the guesses tell which of {self.gallery + 1} pictures was meant."
+        )
 
     def _beware(self, point: Point) -> str:
         """What the price alone would not say."""
@@ -132,7 +163,8 @@ class Tradeoff:
         if course.final.mean < (course.null + bare.final.mean) / 2:
             return (
                 f" That is most of what training is for ({course.final.mean:.0%} are classed rightly, by a "
-                f"constant guess {course.null:.0%}): no defense that was searched is both safe and useful here."
+                f"constant guess {course.null:.0%}): no defense that was searched is both safe and useful "
+                "here."
             )
         return ""
 
@@ -167,7 +199,7 @@ class Tradeoff:
 
 def points_of(cost: Spread) -> str:
     """1.2 points of accuracy (95 %: 0.3 to 2.1)."""
-    few = "" if cost.low != cost.low else f" (95 %: {_signed(cost.low)} to {_signed(cost.high)})"
+    few = "" if isnan(cost.low) else f" (95 %: {_signed(cost.low)} to {_signed(cost.high)})"
     return f"{_signed(cost.mean)} points of accuracy{few}"
 
 

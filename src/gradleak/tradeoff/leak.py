@@ -1,4 +1,4 @@
-"""What leaks under one client: predicted, by an attacker who does not know the defense, and by one who does."""
+"""What leaks under one client: as predicted, to an attacker who does not know it, and to one who does."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gradleak.attacks import Attack, Reconstruction, attack
-from gradleak.attacks.closed_form.router import kinked
+from gradleak.attacks.kinks import kinked
 from gradleak.attacks.named import dlg, inverting_gradients
 from gradleak.errors import InvalidInput
 from gradleak.labels import inferred
@@ -61,6 +61,11 @@ class Leak:
     @property
     def worst(self) -> float:
         return max(self.psnr)
+
+    @property
+    def reached(self) -> str:
+        """The worst picture, in words."""
+        return "an exact copy" if self.worst >= EXACT else f"{self.worst:.1f} dB"
 
     @property
     def median(self) -> float:
@@ -179,7 +184,7 @@ class Subject:
 
     def _scored(self, guesses: Sequence[Tensor]) -> Leak:
         every: list[Leak] = []
-        for guess, (x, y) in zip(guesses, self.batches, strict=True):
+        for guess, (x, _) in zip(guesses, self.batches, strict=True):
             truth = x.detach().cpu()
             scores = score(guess, None, truth, None, classes=None, reference=self.reference)
             paired = guess[scores.pairing]
@@ -190,7 +195,9 @@ class Subject:
                     tuple(identified(paired, truth, self.gallery).tolist()),
                 )
             )
-        return Leak(*(sum((getattr(one, name) for one in every), ()) for name in ("psnr", "ssim", "identified")))
+        return Leak(
+            *(sum((getattr(one, name) for one in every), ()) for name in ("psnr", "ssim", "identified"))
+        )
 
 
 def _as_published(seen: Observation) -> Attack:

@@ -28,16 +28,18 @@ def tradeoff(
     title: str = "Leak against accuracy",
     tell: Tell = lambda what, share: None,
 ) -> Tradeoff:
-    """For each of ``defenses``, the weakest setting that holds the best attacker to the target, and its price.
+    """For each of ``defenses``, the weakest setting that holds the best attacker, and its price.
 
     Where ``training`` is of other data than the subject's, each defense is as strong there, relative to that
     network's own updates. Without it, no accuracy is measured, for the reason ``untrained``. Ctrl-C ends the
     search, and keeps what was found; with a ``store``, the next one goes on there.
     """
     unknown = [name for name in defenses if name not in STRENGTHS]
-    if unknown or not defenses:
-        raise InvalidInput(f"expected defenses among {', '.join(STRENGTHS)}; came {', '.join(unknown) or 'none'}")
+    if unknown:
+        raise InvalidInput(f"expected defenses among {', '.join(STRENGTHS)}; came {', '.join(unknown)}")
     _require_above_null(subject, target)
+    if training is not None:
+        training.require_usable()
     yardstick = Yardstick.of(subject.updates(OneGradient()), subject.records)
     search = _Search(subject, target, training, store or Store(), yardstick, tell)
     tell("without a defense", 0.0)
@@ -91,19 +93,22 @@ def _require_above_null(subject: Subject, target: Target) -> None:
     told = "no defense can push an attacker below a guess without the update, which has"
     if target.psnr is not None and target.psnr <= null.worst:
         raise InvalidInput(
-            f"expected a target above {null.worst:.1f} dB; came {target.psnr:g}: {told} {null.worst:.1f} dB on "
-            "one of these pictures"
+            f"expected a target above {null.worst:.1f} dB; came {target.psnr:g}: {told} {null.worst:.1f} dB "
+            "on one of these pictures"
         )
     if target.ssim is not None and null.ssim and target.ssim <= max(null.ssim):
         raise InvalidInput(
-            f"expected a target above an SSIM of {max(null.ssim):.2f}; came {target.ssim:g}: {told} that on one of "
-            "these pictures"
+            f"expected a target above an SSIM of {max(null.ssim):.2f}; came {target.ssim:g}: {told} that on "
+            "one of these pictures"
         )
     if target.ssim is not None and not null.ssim:
-        raise InvalidInput("expected a target other than SSIM, since these samples are no pictures of 3x3 or more")
+        raise InvalidInput(
+            "expected a target other than SSIM, since these samples are no pictures of 3x3 or more"
+        )
     if target.identified is not None and target.identified < null.share:
         raise InvalidInput(
-            f"expected a target of {null.share:.0%} identified or more; came {target.identified:.0%}: {told} that"
+            f"expected a target of {null.share:.0%} identified or more; came {target.identified:.0%}: {told} "
+            "that"
         )
 
 
@@ -137,13 +142,15 @@ class _Search:
         except KeyboardInterrupt:
             return True
         except GradleakError as error:  # a defense that does not fit this network leaves the others be
-            self.trouble = str(error)
+            self.trouble = str(error).rstrip(".")
         return False
 
     def found(self, name: str, stopped: bool) -> Curve:
         points = tuple(self.points[i] for i in sorted(self.points))
         chosen = None if self.chosen is None else self.points[self.chosen]
         reason = self.trouble or ("" if chosen else self._short(name, stopped))
+        if self.trouble and chosen:
+            reason = f"training could not be run at every setting: {self.trouble}"
         return Curve(name, STRENGTHS[name].title, points, chosen, reason)
 
     def _short(self, name: str, stopped: bool) -> str:
@@ -155,7 +162,7 @@ class _Search:
             return f"there is nothing to set here: {hint}"
         last = self.points[len(self.settings) - 1]
         because = f": {hint}" if hint else ""
-        return f"even with {last.words} the best attacker reaches {last.adaptive.worst:.1f} dB{because}"
+        return f"even with {last.words} the best attacker reaches {last.adaptive.reached}{because}"
 
     def _searched(self) -> None:
         count = len(self.settings)
@@ -164,7 +171,9 @@ class _Search:
         limit = self.target.psnr or self.subject.null.worst + _ABOVE_NULL
         guess = weakest(count, count // 2, lambda i: max(self._predicted(i)) < limit)
         self.chosen = weakest(
-            count, count - 1 if guess is None else guess, lambda i: self.target.holds(self._attacked(i).adaptive)
+            count,
+            count - 1 if guess is None else guess,
+            lambda i: self.target.holds(self._attacked(i).adaptive),
         )
 
     def _predicted(self, i: int) -> tuple[float, ...]:
@@ -178,10 +187,10 @@ class _Search:
         return self.points[i]
 
     def _drawn(self) -> list[int]:
-        """The settings whose accuracy makes the curve: the chosen one and those around it, or the last ones."""
-        last = len(self.settings) - 1
-        middle = last if self.chosen is None else self.chosen
-        return sorted({i for i in (middle - 3, middle - 1, middle, middle + 1) if 0 <= i <= last})
+        """The settings whose accuracy makes the curve: the chosen one between its neighbours, or the last."""
+        last, chosen = len(self.settings) - 1, self.chosen
+        places = (last - 2, last) if chosen is None else (chosen - 1, chosen, chosen + 1)
+        return [i for i in places if 0 <= i <= last]
 
     def point(self, setting: Setting) -> Point:
         subject, client = self.subject, setting.client
@@ -202,8 +211,7 @@ class _Search:
         if self.training is None:
             return point
         what = f"training with {setting.defense}, {setting.words}"
-        client = OneGradient() if setting.defense not in STRENGTHS else self.training.alike(setting)
-        return replace(point, course=self.training.course(client, self.store, lambda share: self._say(what)))
+        return replace(point, course=self.training.course(setting, self.store, lambda share: self._say(what)))
 
     def _say(self, what: str) -> None:
         self.tell(what, self.share)

@@ -18,11 +18,12 @@ class Store:
     """What was worked out, by what defines it; without a folder, it is remembered for this run alone.
 
     A file holds what defines its point beside what was found, and is believed only where that is the same.
-    What cannot be read is worked out anew.
+    What cannot be read is worked out anew. A ``closed`` store works nothing out: it ends like Ctrl-C.
     """
 
-    def __init__(self, folder: Path | None = None) -> None:
+    def __init__(self, folder: Path | None = None, *, closed: bool = False) -> None:
         self.folder = folder
+        self.closed = closed
         self.computed = 0
         self.found = 0
         self._known: dict[str, Facts] = {}
@@ -34,6 +35,8 @@ class Store:
             return self._known[said]
         facts = self._read(said)
         if facts is None:
+            if self.closed:
+                raise KeyboardInterrupt
             facts = compute()
             self.computed += 1
             if self.folder is not None:

@@ -51,12 +51,16 @@ class Yardstick:
 
 @dataclass(frozen=True)
 class Setting:
-    """One defense at one strength, put around the client."""
+    """One defense at one strength, put around the client; ``rate`` is what the server's is multiplied with.
+
+    A server knows when updates are longer or shorter than a gradient throughout, and steps accordingly.
+    """
 
     defense: str
     words: str
     level: float
     client: Client
+    rate: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -68,12 +72,14 @@ class Strengths:
     words: Callable[[float, Yardstick], str]
     client: Callable[[Client, float, Yardstick], Defense]
     hint: str = ""  # why even the strongest may not do
+    rate: Callable[[float, Yardstick], float] = lambda level, yardstick: 1.0
 
     def settings(self, name: str, yardstick: Yardstick, around: Client) -> list[Setting]:
-        return [
-            Setting(name, self.words(level, yardstick), level, self.client(around, level, yardstick))
-            for level in self.levels(yardstick)
-        ]
+        return [self.setting(name, level, yardstick, around) for level in self.levels(yardstick)]
+
+    def setting(self, name: str, level: float, yardstick: Yardstick, around: Client) -> Setting:
+        client = self.client(around, level, yardstick)
+        return Setting(name, self.words(level, yardstick), level, client, self.rate(level, yardstick))
 
 
 _NOISE = tuple(10 ** (k / 3) for k in range(-6, 10))  # of the update's size, three to the factor of ten
@@ -131,7 +137,7 @@ STRENGTHS: dict[str, Strengths] = {
         "Random masking",
         _left,
         _share("of the entries dropped"),
-        lambda inner, level, yard: Mask(inner, rate=level),
+        lambda inner, level, yard: Mask(inner, rate=level, rescaled=True),
         "what is kept goes out exactly, and more entries are kept than there are pixels",
     ),
     "prune": Strengths(
@@ -175,6 +181,7 @@ STRENGTHS: dict[str, Strengths] = {
         lambda level, yard: "signs alone",
         lambda inner, level, yard: Sign(inner),
         "there are many signs for each pixel",
+        lambda level, yard: yard.rms,
     ),
     "clip": Strengths(
         "Clipping",
@@ -182,6 +189,7 @@ STRENGTHS: dict[str, Strengths] = {
         _sized("norm", lambda yardstick: yardstick.norm),
         lambda inner, level, yard: Clip(inner, norm=level * yard.norm),
         "clipping only shortens an update, and whoever simulates it has the same factor",
+        lambda level, yard: 1 / level,
     ),
     "mixup": Strengths(
         "Mixup",

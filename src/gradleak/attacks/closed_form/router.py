@@ -3,8 +3,9 @@
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
-from torch import nn
+import torch
 
 from gradleak.attacks.base import Attack, Cost, Outcome, Reconstruction
 from gradleak.attacks.closed_form.batch.attack import ExactBatch, Spear
@@ -12,15 +13,15 @@ from gradleak.attacks.closed_form.bias import Bias
 from gradleak.attacks.closed_form.certificate import certify
 from gradleak.attacks.closed_form.r_gap import RGAP
 from gradleak.attacks.gdl import gdl
+from gradleak.attacks.kinks import kinked
 from gradleak.attacks.matching import Init, as_init
 from gradleak.attacks.named import dlg, inverting_batches, inverting_gradients
 from gradleak.attacks.posterior import map
+from gradleak.attacks.posterior.merit import Posterior
 from gradleak.labels import inferred
 from gradleak.observe import LocalTraining, Observation
 from gradleak.observe.uncertainty import Defended
 from gradleak.randomness import Rng, spawn
-
-_KINKED = (nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.ReLU6, nn.Hardtanh, nn.MaxPool1d, nn.MaxPool2d)
 
 
 @dataclass(frozen=True)
@@ -64,16 +65,6 @@ class SSRAS:
                 return
         # Optimisation gains from a start near the truth, and loses from one that is confidently wrong.
         start = best if best.x is not None and best.score <= _NEAR else None
-        if isinstance(obs.client, Defended):
-            decisions.append("map, since the update is defended; it starts from gray")
-            for found in map(steps=min(self.evaluations, _STEPS)).iterate(obs, rng=own[-1]):
-                if found.outcome is Outcome.RUNNING:
-                    yield _told(found, decisions, _together(spent, found.cost))
-            spent = _together(spent, found.cost)
-            decisions.append(_decision("map", found))
-            if found.outcome is not Outcome.NOT_APPLICABLE:
-                yield _told(found, decisions, spent)
-                return
         for fallback, why in self._optimisations(obs, start):
             decisions.append(f"optimisation by {fallback.name}, since {why}")
             for found in fallback.iterate(obs, rng=own[-1]):
@@ -83,8 +74,9 @@ class SSRAS:
             # Attacks score in different units; what each leaves of the update is the same for all.
             ended = _certified(obs, found)
             decisions += [*found.decisions, _decision(fallback.name, ended)]
-            best = min(ended, best, key=_badness)
-            if found.outcome is not Outcome.NOT_APPLICABLE:
+            best = min(best, ended, key=partial(_oddness, obs))
+            applied = found.outcome is not Outcome.NOT_APPLICABLE
+            if found.outcome is Outcome.CONVERGED or (applied and fallback.name != "map"):
                 break
         yield _told(best, decisions, spent)
 
@@ -99,6 +91,12 @@ class SSRAS:
             steps = max(min(few, 301) - 1, 1)
             yield gdl(steps=steps, trials=self.trials), "the update is local training's; it starts from gray"
             return
+        small = torch.Size(obs.x_shape).numel() <= _SMALL
+        if isinstance(obs.client, Defended):
+            yield map(steps=min(few, _STEPS)), "the update is defended; it starts from gray"
+        elif small and (kinked(obs) or obs.batch_size > 1):
+            why = "the network has kinks" if kinked(obs) else "the batch is small"
+            yield map(steps=min(few, _STEPS)), f"{why}, and a matrix of all unknowns can be made"
         if not kinked(obs):
             smooth = dlg(labels=inferred(), init=init, evaluations=self.evaluations, trials=self.trials)
             yield smooth, f"the network is smooth; it starts {begun}"
@@ -119,27 +117,22 @@ def _bare(obs: Observation) -> Observation:
 
 
 def _explaining(obs: Observation, found: Reconstruction) -> Reconstruction:
-    """The reconstruction, if the defended client would have sent the same for it."""
-    if found.x is None or found.y is None or found.outcome is not Outcome.CONVERGED:
+    """What the defended client would have sent for it decides, and not what a plain one would have."""
+    if found.x is None or found.y is None:
         return found
     certificate = certify(obs, found.x, found.y)
-    if certificate.holds:
-        return dataclasses.replace(found, score=certificate.score)
-    reason = "the defended client would have sent another update"
-    return dataclasses.replace(found, outcome=Outcome.STALLED, score=certificate.score, reason=reason)
+    outcome = Outcome.CONVERGED if certificate.holds else Outcome.STALLED
+    reason = "" if certificate.holds else "the defended client would have sent another update"
+    return dataclasses.replace(found, outcome=outcome, score=certificate.score, reason=reason)
 
 
 _CLOSED: tuple[Bias | ExactBatch | RGAP | Spear, ...] = (Bias(), ExactBatch(), RGAP(), Spear())
 
 
 _STEPS = 30  # of Gauss-Newton: what has not come to rest by then hardly moves any more
+_SMALL = 4096  # unknowns, of which Gauss-Newton makes a matrix
 _NEAR = 0.05**2
 """Up to here what a closed form left is worth starting from: a twentieth of the update unexplained."""
-
-
-def kinked(obs: Observation) -> bool:
-    """Whether the network has layers whose derivative jumps, which second-order descents cannot follow."""
-    return any(isinstance(module, _KINKED) for module in obs.model.modules())
 
 
 def _certified(obs: Observation, found: Reconstruction) -> Reconstruction:
@@ -151,6 +144,14 @@ def _certified(obs: Observation, found: Reconstruction) -> Reconstruction:
 
 def _badness(found: Reconstruction) -> tuple[bool, float]:
     return (found.x is None, found.score)
+
+
+def _oddness(obs: Observation, found: Reconstruction) -> tuple[bool, float]:
+    """Of a blurred update, a picture that explains it to the last bit explains the noise."""
+    if found.x is None or found.y is None or not isinstance(obs.client, Defended):
+        return _badness(found)
+    y = found.y if found.probabilities is None else found.probabilities
+    return False, Posterior.of(obs, y).odd(found.x)
 
 
 def _decision(name: str, found: Reconstruction) -> str:

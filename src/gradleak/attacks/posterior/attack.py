@@ -1,21 +1,24 @@
 """MAP: Gauss-Newton from mid-grey for the most probable pictures under noise, rounding, masks and pruning."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Generator, Tensor
 
 from gradleak.attacks.base import Cost, Outcome, Reconstruction
+from gradleak.attacks.kinks import kinked
 from gradleak.attacks.matching.optimizers.base import is_count
 from gradleak.attacks.posterior.merit import Posterior
 from gradleak.attacks.posterior.walk import Walk, walk
-from gradleak.errors import InvalidInput, MissingInformation
+from gradleak.errors import InvalidInput
 from gradleak.labels import LabelStrategy, Unanswerable, inferred
 from gradleak.observe import Observation, OpenClient
 from gradleak.randomness import Rng, spawn
 
+_MOST_LABELS, _TRIED = 20, 5  # of one record whose label nothing tells: as many steps with each of so many
 _APART = 0.1  # deviations by which the records of a batch differ at the start: from grey, twins never part
 
 
@@ -51,15 +54,25 @@ class MostProbable:
         if isinstance(obs.client, OpenClient):
             yield Reconstruction(Outcome.NOT_APPLICABLE, reason=_OPEN)
             return
+        if not any(bool(leaf.any()) for leaf in obs.update.values()):
+            yield Reconstruction(Outcome.NOT_APPLICABLE, reason=_NOTHING)
+            return
         guess = self.labels(obs, rng=for_labels)
         if isinstance(guess, Unanswerable):
             yield Reconstruction(Outcome.NOT_APPLICABLE, reason=guess.reason)
             return
-        y = guess.y if guess.logits is None else guess.logits.argmax(-1)
+        start = _start(obs, for_start)
+        walked = partial(walk, start=start, iterations=self.iterations, kinked=kinked(obs))
+        y, spent = guess.y, 0
         if y is None:
-            raise MissingInformation("a label strategy gave neither labels nor a start for them")
+            if obs.batch_size > 1 or obs.classes is None or obs.classes > _MOST_LABELS:
+                yield Reconstruction(Outcome.NOT_APPLICABLE, reason=_UNLABELLED)
+                return
+            y, spent = _likeliest(obs, walked)
         posterior = Posterior.of(obs, y)
-        for now in walk(posterior, _start(obs, for_start), steps=self.steps, iterations=self.iterations):
+        for now in walked(posterior, steps=self.steps):
+            now.spent += spent
+            spent = 0
             yield _found(obs, posterior, now, y, time.perf_counter() - clock)
 
 
@@ -70,6 +83,22 @@ def _start(obs: Observation, rng: Generator) -> Tensor:
     return _APART * torch.randn(pixels, generator=rng, dtype=torch.float64).to(obs.like.device)
 
 
+def _likeliest(obs: Observation, walked: Callable[..., Iterator[Walk]]) -> tuple[Tensor, int]:
+    """The label of one record under which a few steps come nearest to the update, and what they cost."""
+    ended = []
+    for label in range(obs.classes or 0):
+        y = torch.tensor([label], device=obs.like.device)
+        *_, last = walked(Posterior.of(obs, y), steps=_TRIED)
+        ended.append(last)
+    best = min(range(len(ended)), key=lambda label: ended[label].score)
+    return torch.tensor([best], device=obs.like.device), sum(one.cost for one in ended)
+
+
+_UNLABELLED = (
+    "the labels are not known and not read off; expected those of a batch, or of one record that has one of "
+    f"at most {_MOST_LABELS} classes"
+)
+_NOTHING = "the update is zero everywhere, so every batch explains it as well as any other"
 _OPEN = "the client is open: what is unknown of it is not learnt here"
 
 

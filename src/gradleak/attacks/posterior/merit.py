@@ -1,18 +1,18 @@
 """What a candidate is charged: how far its update is off in units of what hides it, and how odd it looks."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from gradleak.attacks.posterior.trust import Trust
 from gradleak.observe import Observation
 from gradleak.observe.jacobian import Jacobian
 from gradleak.observe.prior import Prior, prior_of
 from gradleak.observe.seen import Seen
 from gradleak.observe.uncertainty import weights
-from gradleak.trees import Tree, flatten
+from gradleak.trees import Tree
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,10 +53,18 @@ class Posterior:
             name: (leaf - self.obs.update[name]).detach() * self.known[name] for name, leaf in sent.items()
         }
 
-    def linear(self, u: Tensor, trust: Mapping[str, float]) -> Seen:
-        """The update around u, every parameter's entries times its ``trust``."""
-        scaled = {name: self.known[name] * trust[name] for name in self.known}
+    def linear(self, u: Tensor, trusted: Tree) -> Seen:
+        """The update around u in deviations, times how far each entry is trusted."""
+        scaled = {name: known * trusted[name] for name, known in self.known.items()}
         return Seen(Jacobian(self.obs, self.pictures(u), self.y, scaled), self.prior)
+
+    def odd(self, x: Tensor) -> float:
+        """What any candidate is charged, an outlier among the entries by its logarithm only."""
+        moved = self.obs.domain.to_pixels(x.to(self.obs.like))
+        u = self.prior.coordinates(moved - self.prior.center(moved))
+        residual = self.residual(u)
+        whole = Trust(dict.fromkeys(residual, 1.0), forgiving=True)
+        return whole.cost(residual) + float(u.square().sum())
 
     def unexplained(self, residual: Tree) -> float:
         """The share of the update, squared, that is left, of the entries that are seen."""
@@ -66,16 +74,3 @@ class Posterior:
 
     def _pairs(self, tree: Tree) -> list[tuple[Tensor, Tensor]]:
         return [(leaf, self.known[name]) for name, leaf in tree.items()]
-
-
-def excess(residual: Tree, known: Tree) -> dict[str, float]:
-    """By parameter, the residual's mean square over that of what hides it: 1 where it is only that."""
-    found = {}
-    for name, leaf in residual.items():
-        seen = int((known[name] > 0).sum())
-        found[name] = float(leaf.square().sum()) / seen if seen else 0.0
-    return found
-
-
-def weighted(residual: Tree, trust: Mapping[str, float]) -> Tensor:
-    return flatten({name: leaf * trust[name] for name, leaf in residual.items()})
