@@ -1,9 +1,9 @@
-"""Is the number right? Risk in decibels beside what an attacker reaches who knows all that it assumes."""
+"""Is the number right? Risk in decibels beside what `map` reaches, who knows all that it assumes."""
 
 import math
 import statistics
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import click
 import torch
@@ -12,17 +12,12 @@ from torch import Tensor
 
 import gradleak as gl
 from benchmarks.common import show
-from gradleak.observe.jacobian import Jacobian
-from gradleak.observe.prior import SIDE, Prior, cosines, prior_of, spectrum
-from gradleak.risk.decibels import Decibels, Seen, decibels
-from gradleak.trees import flatten
+from gradleak.observe.prior import SIDE, cosines, spectrum
+from gradleak.risk.decibels import Decibels, decibels
 
 NOISES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
 CLASSES = 10  # a tenth of DLG's: a hundred would make a step take ten times as long, and teach no more
 PHOTOS = 6
-_FALL = 1e-6  # of the merit in one step, at which an attack has converged
-_LOOSE, _ITERATIONS = 4, 40
-_INFLATED = 4.0
 
 
 @click.command()
@@ -50,24 +45,12 @@ def main(
         [_row([t for t in trials if (t.init, t.noise) == key]) for key in dict.fromkeys(map(_key, trials))],
         as_json,
     )
-    ended = [t.miss for t in trials if t.found.converged]
+    ended = [t.miss for t in trials if t.converged]
     print(
         f"converged {len(ended)} of {len(trials)}: |attack - prediction| median "
         f"{statistics.median(map(abs, ended)):.2f} dB, worst {max(ended, key=abs):+.2f} dB; not converged: "
-        + (
-            ", ".join(f"{t.init} {t.noise:g} {t.miss:+.1f}" for t in trials if not t.found.converged)
-            or "none"
-        )
+        + (", ".join(f"{t.init} {t.noise:g} {t.miss:+.1f}" for t in trials if not t.converged) or "none")
     )
-
-
-@dataclass(frozen=True, eq=False)
-class Found:
-    x: Tensor
-    steps: int
-    dense: int
-    converged: bool
-    seconds: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +63,11 @@ class Trial:
     unbiased: float
     null: float
     dimensions: float
-    found: Found
+    found: gl.Reconstruction
+
+    @property
+    def converged(self) -> bool:
+        return self.found.outcome is gl.Outcome.CONVERGED
 
     @property
     def miss(self) -> float:
@@ -93,12 +80,13 @@ def attacked(i: int, classes: int, channels: int, until: float) -> list[Trial]:
     trials = []
     for init in ("uniform", "default"):
         model = gl.zoo.lenet(classes=classes, channels=channels, init=init, seed=i).double()
-        obs = gl.observe(model, x, y, reveal=["labels"])
         predicted = decibels(model, x, y, noise=NOISES)
         for j, noise in enumerate(NOISES):
             if time.monotonic() > until:
                 return trials
-            found = attack(noisy(obs, noise, seed=i), noise)
+            client = gl.defenses.GaussianNoise(std=noise)
+            obs = gl.observe(model, x, y, client=client, reveal=["labels"], rng=i)
+            found = gl.attacks.map(steps=60)(obs, rng=0)
             reached = float(gl.metrics.psnr(found.x, x))
             trials.append(Trial(init, noise, reached, *_numbers(predicted, j), found))
     return trials
@@ -109,88 +97,6 @@ def photograph(i: int, channels: int, size: int = SIDE) -> Tensor:
     return gl.zoo.pictures("photos", n=PHOTOS, seed=i, size=size, channels=channels)[0][i % PHOTOS][
         None
     ].double()
-
-
-def noisy(obs: gl.Observation, noise: float, seed: int) -> gl.Observation:
-    rng = torch.Generator().manual_seed(seed)
-    return replace(
-        obs,
-        update={
-            k: g + noise * torch.randn(g.shape, generator=rng, dtype=g.dtype) for k, g in obs.update.items()
-        },
-    )
-
-
-def attack(obs: gl.Observation, noise: float, most: int = 60) -> Found:
-    """The most probable picture by Gauss-Newton from plain grey; it is never shown the true one.
-
-    Far from the truth the residual is no noise, so each parameter's block is trusted no more than its
-    residual allows: weights fall by the root of its mean square over the noise's, where that is above 1.
-    Preconditioned with a dense Hessian, which is taken anew where conjugate gradients no longer converge.
-    """
-    started = time.monotonic()
-    prior, y = prior_of(obs.x_shape, obs.domain, obs.like), obs.labels
-    u = torch.zeros(math.prod(obs.x_shape), dtype=torch.float64)
-    factor: Tensor | None = None
-    settled, dense, step = False, 0, 0
-    for step in range(1, most + 1):
-        update = obs.simulate(_picture(prior, obs, u), y)
-        excess = {k: float(((g - obs.update[k]) / noise).square().mean()) for k, g in update.items()}
-        settled = settled or max(excess.values()) < _INFLATED
-        weights = {k: 1 / (noise * (1.0 if settled else max(1.0, e) ** 0.5)) for k, e in excess.items()}
-
-        def residual(u: Tensor, weights: dict[str, float] = weights) -> Tensor:
-            sent = obs.simulate(_picture(prior, obs, u), y)
-            return flatten({k: (g - obs.update[k]).detach() * weights[k] for k, g in sent.items()})
-
-        seen = Seen(Jacobian(obs, _picture(prior, obs, u), y, weights), prior)
-        rest = residual(u)
-        slope = seen.transposed(rest) + u
-        loose = step <= _LOOSE
-        move, enough = _solved(seen, -slope, factor, 1e-2 if loose else 1e-3)
-        if not enough and not loose:
-            factor = torch.linalg.cholesky(seen.gram() + torch.eye(len(u), dtype=torch.float64))
-            dense += 1
-            move = torch.cholesky_solve(-slope[:, None], factor)[:, 0]
-        merit = before = float(rest.square().sum() + u.square().sum())
-        length = 1.0
-        while length > 1e-6:
-            there = u + length * move
-            merit = float(residual(there).square().sum() + there.square().sum())
-            if merit < before:
-                u = there
-                break
-            length *= 0.35
-        if settled and not loose and before - merit < _FALL * before:
-            return Found(_picture(prior, obs, u), step, dense, True, time.monotonic() - started)
-    return Found(_picture(prior, obs, u), step, dense, False, time.monotonic() - started)
-
-
-def _picture(prior: Prior, obs: gl.Observation, u: Tensor) -> Tensor:
-    moved = prior.spread(u.reshape(obs.x_shape))
-    return obs.domain.from_pixels(prior.center(moved) + moved)
-
-
-def _solved(seen: Seen, right: Tensor, factor: Tensor | None, enough: float) -> tuple[Tensor, bool]:
-    """(A + I) d = right by conjugate gradients, and whether they got there."""
-
-    def conditioned(v: Tensor) -> Tensor:
-        return v if factor is None else torch.cholesky_solve(v[:, None], factor)[:, 0]
-
-    found, left = torch.zeros_like(right), right
-    ahead = conditioned(left)
-    direction, size = ahead, left @ ahead
-    first = float(size)
-    for _ in range(_ITERATIONS):
-        product = seen.product(direction) + direction
-        step = size / (direction @ product)
-        found, left = found + step * direction, left - step * product
-        ahead = conditioned(left)
-        size, last = left @ ahead, size
-        if float(size) <= enough**2 * first:
-            return found, True
-        direction = ahead + size / last * direction
-    return found, False
 
 
 def _numbers(predicted: Decibels, j: int) -> tuple[float, ...]:
@@ -207,7 +113,7 @@ def _key(trial: Trial) -> tuple[str, float]:
 
 
 def _row(trials: list[Trial]) -> dict[str, object]:
-    ended = [t for t in trials if t.found.converged]
+    ended = [t for t in trials if t.converged]
 
     def middle(name: str) -> object:
         return statistics.median(getattr(t, name) for t in ended) if ended else "-"
@@ -225,9 +131,8 @@ def _row(trials: list[Trial]) -> dict[str, object]:
         "dimensions": middle("dimensions"),
         "n": len(ended),
         "not converged": len(trials) - len(ended),
-        "steps": statistics.median(t.found.steps for t in trials),
-        "dense": statistics.median(t.found.dense for t in trials),
-        "s": statistics.median(t.found.seconds for t in trials),
+        "gradients": statistics.median(t.found.cost.matching_gradients for t in trials),
+        "s": statistics.median(t.found.cost.seconds for t in trials),
     }
 
 

@@ -252,14 +252,13 @@ def test_on_a_linear_model_it_is_the_mean_over_pictures_and_draws() -> None:
 
 def test_the_attacker_reaches_it_on_a_network() -> None:
     """Gauss-Newton from plain grey, which holds the noisy update and the label; 6 draws at each level."""
-    from benchmarks.decibels import attack, noisy
-
     x, y, model = faces(), labels(1), smooth()
-    obs = gl.observe(model, x, y, reveal=["labels"])
     predicted = decibels(model, x, y, noise=(1e-1, 1e-3))
     for level, noise in enumerate(predicted.noise):
-        found = [attack(noisy(obs, noise, seed), noise) for seed in range(6)]
-        assert all(one.converged for one in found)
+        client = gl.defenses.GaussianNoise(std=noise)
+        seen = [gl.observe(model, x, y, client=client, reveal=["labels"], rng=seed) for seed in range(6)]
+        found = [gl.attacks.map()(one, rng=0) for one in seen]
+        assert all(one.outcome is gl.Outcome.CONVERGED for one in found)
         error = torch.stack([(one.x - x).square().mean() for one in found]).mean()
         assert float(-10 * error.log10()) == pytest.approx(float(predicted.psnr[level]), abs=1.5)
     assert float(predicted.leak[1]) > 15
