@@ -3,23 +3,32 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner, Result
 from PIL import Image
 
 import gradleak as gl
 from gradleak.cli import main
+from gradleak.cli.defending import defended
+from gradleak.errors import InvalidInput
+from gradleak.observe import Client
 
 QUICK = ("--pictures", 1, "--rounds", 3, "--participants", 2, "--seeds", 2)
 Run = Callable[..., Result]
 
 
-def small(classes: int, channels: int, size: int, hidden: int = 8) -> object:
+def small(classes: int, channels: int, size: int, hidden: int = 8) -> torch.nn.Module:
     """A smooth network that is told what it has to fit."""
     return gl.zoo.mlp(classes, sizes=(channels * size**2, hidden), activation="tanh")
 
 
 def for_digits_alone() -> object:
     return gl.zoo.mlp(10, sizes=(256, 8), activation="tanh")
+
+
+def dropping(classes: int, channels: int, size: int) -> torch.nn.Module:
+    """Handed out in train mode, as torch does."""
+    return torch.nn.Sequential(small(classes, channels, size), torch.nn.Dropout(0.5))
 
 
 SMALL = "test_cli_defend:small"
@@ -93,6 +102,25 @@ def test_pictures_without_classes_are_priced_on_digits_by_a_network_of_the_same_
     assert "no accuracy was measured: faces cannot be learnt" in said(other.stdout)
 
 
+def test_a_network_is_attacked_in_eval_mode_unless_told_otherwise(run: Run) -> None:
+    """Dropout behind the logits changes the update, and in eval mode leaves it as it is without."""
+    words = (
+        "test_cli_defend:dropping",
+        *QUICK,
+        "--rounds",
+        1,
+        "--defense",
+        "mixup",
+        "--workers",
+        1,
+        "--json",
+    )
+    plain = json.loads(run(*words).stdout)["update"]["norm"]
+    other = json.loads(run(*words, "--train-mode").stdout)["update"]["norm"]
+    small = json.loads(run(SMALL, *words[1:]).stdout)["update"]["norm"]
+    assert plain == small != other
+
+
 def test_two_processes_find_what_one_finds(run: Run, tmp_path: Path) -> None:
     words = (SMALL, *QUICK, "--defense", "mixup", "--defense", "sign")
     run(*words, "--workers", 2, "--out", "two")
@@ -123,7 +151,7 @@ def test_a_search_that_is_stopped_says_so_and_the_same_command_goes_on(
     assert "This run was interrupted." in (tmp_path / "defend/report.html").read_text()
     kept = len(list((tmp_path / "defend/points").iterdir()))
     done = run(*words)
-    assert f"{kept} points were there from before" in said(done.stderr)
+    assert f"{kept} points from before" in said(done.stderr)
     assert not json.loads((tmp_path / "defend/defend.json").read_text())["interrupted"]
 
 
@@ -138,6 +166,11 @@ WRONG = [
     (("--data", "mine"), "mine has 1"),
     (("--lr", 0), "expected lr as a number above 0"),
     (("--out", "file"), "cannot write"),
+    (("--max-psnr", "nan"), "expected the target for psnr as a finite number"),
+    (("--max-psnr", "inf"), "expected the target for psnr as a finite number"),
+    (("--max-ssim", "nan"), "expected the target for ssim as a number from -1 to 1"),
+    (("--max-identified", "nan"), "expected the target for identified as a number from 0 to 1"),
+    (("--seed", "99999999999999999999999"), "99999999999999999999999 is not in the range"),
 ]
 
 
@@ -152,3 +185,22 @@ def test_what_cannot_be_used_is_said_before_anything_is_attacked(
     assert done.exit_code == 2, done.output
     assert says.lower() in said(done.stderr).lower()
     assert "attacking" not in done.stderr
+
+
+def test_strengths_are_read_as_what_they_are() -> None:
+    def one(spec: str) -> Client:
+        return defended(gl.OneGradient(), (spec,))
+
+    assert one("mask:rate=0.5,rescaled=yes") == gl.defenses.Mask(rate=0.5, rescaled=True)
+    assert one("mask:rate=0.5,rescaled=False") == gl.defenses.Mask(rate=0.5)
+    assert one("withhold:layers=0+fc.weight") == gl.defenses.Withhold(layers=("0", "fc.weight"))
+    assert one("withhold:layers=1") == gl.defenses.Withhold(layers="1")
+    assert one("dropout:rate=0.5,layer=1") == gl.defenses.Dropout(rate=0.5, layer="1")
+    assert one("soteria:fraction=0.5,layer=none") == gl.defenses.Soteria(fraction=0.5)
+    for spec, says in (
+        ("mask:rate=0.5,rescaled=nope", "expected rescaled as true, yes, false or no; came 'nope'"),
+        ("gaussian:std=1,std=2", "expected std once; came '1' and '2'"),
+        ("gaussian:std=1_0", "expected std as a number; came '1_0'"),
+    ):
+        with pytest.raises(InvalidInput, match=says):
+            one(spec)

@@ -15,7 +15,9 @@ def test_the_page_runs():
     for code in re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE):
         exec(compile(code, "defenses.md", "exec"), names)
     assert set(names["dropped"].told_client.mask.tolist()) == {0.0, 2.0}
-    assert bool(names["noisy"].uncertainty["linear.weight"].isfinite().all())
+    noisy = names["noisy"].uncertainty["linear.weight"]  # kept entries are off by the noise, others unseen
+    assert bool((noisy.isinf() | (noisy < 2e-3)).all())
+    assert bool(noisy.isfinite().any())
     assert isinstance(names["learning"].client, gl.defenses.LearntMask)
     assert torch.isfinite(names["found"].x).all()
     assert names["later"].client.residual is None

@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
-from defended import batch, network
 
 import gradleak as gl
+from defended import batch, network
 from gradleak.defenses import (
     DEFENSES,
     DPSGD,
@@ -25,7 +25,7 @@ from gradleak.defenses import (
 ABSURD = [
     (GaussianNoise, {"std": -1.0}, "0 or more; came -1.0"),
     (GaussianNoise, {"std": math.nan}, "came nan"),
-    (GaussianNoise, {"std": 10**400}, "as a number 0 or more"),
+    (GaussianNoise, {"std": 10**400}, "as a number of 0 or more"),
     (GaussianNoise, {"std": "much"}, "came 'much'"),
     (LaplaceNoise, {"scale": math.inf}, "came inf"),
     (Mask, {"rate": 1.0}, "from 0 to below 1; came 1.0"),

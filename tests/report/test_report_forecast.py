@@ -1,5 +1,6 @@
 """A forecast's page, figures and numbers: what they say, and that they hold no picture."""
 
+import dataclasses
 import json
 import re
 from io import BytesIO
@@ -72,3 +73,21 @@ def test_numbers_that_are_none_are_drawn_all_the_same(tmp_path: Path) -> None:
     html = page(found, figure(found, "png"), "gray")
     assert "∞" in html
     write_forecast(found, tmp_path)
+
+
+def test_what_is_not_settled_is_hatched_and_explained(found: Forecast) -> None:
+    import torch
+
+    def settled_or_not(at_most: bool) -> Forecast:
+        row = dataclasses.replace(found.layers[0], path="0", kind="Conv2d", psnr=torch.full((3,), 105.0))
+        return dataclasses.replace(found, layers=(dataclasses.replace(row, at_most=at_most),))
+
+    settled, open_row = settled_or_not(False), settled_or_not(True)
+    svg = {one: figure(one, "svg").decode() for one in (settled, open_row)}
+    assert "<pattern" in svg[open_row]
+    assert "<pattern" not in svg[settled]
+    html = page(open_row, b"png", "a title")
+    assert "0 (Conv2d) ≤105 ≤105 ≤105" in words(html)
+    assert '<td class="number yes">≤' not in html
+    assert '<td class="number yes">105' in page(settled, b"png", "a title")
+    assert "? is unknown" in html

@@ -41,6 +41,7 @@ def test_a_layer_alone_is_the_update_in_which_nobody_sees_the_others() -> None:
     client = gl.defenses.GaussianNoise(std=1e-3)
     told = predict(small(), x, y, client=client)
     assert [row.path for row in told.layers] == ["0", "3", "5"]
+    assert [row.name for row in told.layers] == ["0 (Conv2d)", "3 (Linear)", "5 (Linear)"]
     seen = gl.observe(small(), x, y, client=client)
     known = weights(seen.uncertainty)
     for row in told.layers:
@@ -145,6 +146,15 @@ def test_a_network_that_is_off_altogether_is_refused_by_layer() -> None:
         model[1].bias.fill_(-1e3)
     with pytest.raises(InvalidModel, match="layer '2' \\(ReLU\\) passes no gradient"):
         predict(model, *digits(2))
+
+
+def test_an_upper_end_is_no_leak() -> None:
+    numbers = torch.tensor([105.0, float("nan"), 11.0])
+    bound, settled = (by_layer.Alone("4", numbers, 1.0, at_most, "Linear") for at_most in (True, False))
+    assert bound.leaking([10.0] * 3) == [False, False, False]
+    assert bound.open == [True, True, True]
+    assert settled.leaking([10.0] * 3) == [True, False, False]
+    assert settled.open == [False, True, False]
 
 
 def test_without_layers_none_is_asked() -> None:

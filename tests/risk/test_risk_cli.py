@@ -1,6 +1,8 @@
+import dataclasses
 import json
 
 import pytest
+import torch
 from click.testing import CliRunner
 from rich.console import Console
 
@@ -96,7 +98,7 @@ def test_defenses_stand_around_each_other_in_the_order_in_which_they_were_said()
     ("spec", "says"),
     [
         ("gausian:std=1", "among clip, .*did you mean gaussian"),
-        ("gaussian", "expected gaussian's std.*takes std, a number 0 or more"),
+        ("gaussian", "expected gaussian's std.*[Tt]akes std, a number"),
         ("gaussian:sdt=1", "no strength 'sdt'; did you mean std"),
         ("mask:foo=1", "rate, a number from 0 to below 1"),
         ("mask:rate=2", "expected rate as a number from 0 to below 1; came 2"),
@@ -170,3 +172,38 @@ def test_a_reason_is_said_once_with_those_that_it_holds_for():
         for reason in one.reasons:
             (line,) = [line for line in said if line.endswith(reason)]
             assert line == reason or str(i) in line.partition(":")[0]
+
+
+def open_forecast():
+    """One of lenet's layers with an upper end, one with nothing, and one without a name."""
+    found = forecast(1)
+    bound, nothing, *others = found.layers
+    rows = (
+        dataclasses.replace(bound, at_most=True, psnr=torch.tensor([105.0])),
+        dataclasses.replace(nothing, at_most=True, psnr=torch.tensor([float("nan")])),
+        dataclasses.replace(others[0], path="3", kind="Conv2d"),
+    )
+    return dataclasses.replace(found, layers=rows)
+
+
+def test_what_is_not_settled_has_no_star_and_is_explained():
+    found = open_forecast()
+    lines = shown(found, width=100, terminal=False).splitlines()
+    assert [line.split()[-1] for line in lines[2:4]] == ["≤105", "?"]
+    assert lines[4].startswith("3 (Conv2d) ")
+    assert "≤ is at most, ? is unknown" in heat.legend(found, 100)
+    assert "≤" not in heat.legend(forecast(1), 100)
+
+
+def test_a_picture_of_another_size_than_the_model_s_is_told_of_size_and_arg(tmp_path, monkeypatch):
+    lines = [
+        "from torch import nn",
+        "def build():",
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(512, 10))",
+    ]
+    (tmp_path / "net_of_512.py").write_text("\n".join(lines))
+    monkeypatch.syspath_prepend(tmp_path)
+    text = refused("net_of_512:build", "--data", "digits", "--size", "8")
+    assert "cannot take a batch" in text
+    assert "--size and --channels" in text
+    assert "--arg size=16" in text

@@ -151,7 +151,13 @@ def test_mid_gray_is_not_called_recovered_where_nothing_is_seen() -> None:
 def test_what_the_number_leaves_out_is_said() -> None:
     x, y = digits(2)
     dropping = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.Dropout(0.5), nn.Linear(16, 10)).train()
-    assert any("drew is taken for known" in note for note in predict(dropping, x, y).notes)
+    told = predict(dropping, x, y, noise=1e-2, layers=False)
+    assert (
+        "layer '2' (Dropout) drew at random: the forecast is that of the network without the draw"
+        in told.notes
+    )
+    resting = predict(dropping.eval(), x, y, noise=1e-2, layers=False)
+    assert told.samples[0].psnr == pytest.approx(resting.samples[0].psnr, abs=0.1)
     flat = nn.Sequential(nn.Linear(64, 16), nn.Tanh(), nn.Linear(16, 10))
     assert any("no pictures" in note for note in predict(flat, x.flatten(1), y).notes)
 
@@ -191,8 +197,8 @@ def test_no_layer_alone_can_be_enough_where_all_together_are() -> None:
     from gradleak.risk.by_layer import Alone
     from gradleak.risk.predict import Exposed, _Found
 
-    def reason(*psnr: float) -> str:
-        rows = tuple(Alone(f"layer{n}", torch.tensor([v]), 1.0) for n, v in enumerate(psnr))
+    def reason(*psnr: float, bounds: tuple[int, ...] = ()) -> str:
+        rows = tuple(Alone(f"layer{n}", torch.tensor([v]), 1.0, n in bounds) for n, v in enumerate(psnr))
         found = _Found(None, None, rows, None, None, None, None)  # type: ignore[arg-type]
         return found._layer(0, Exposed("", 30.0, 10.0, None, ()))
 
@@ -200,3 +206,26 @@ def test_no_layer_alone_can_be_enough_where_all_together_are() -> None:
     assert reason(11.0, 20.0) == "the part of layer1 alone gives it away, to 20 dB"
     assert reason(11.0, float("nan")) == ""
     assert reason(20.0, float("nan")) == "the part of layer0 alone gives it away, to 20 dB"
+    assert reason(11.0, 105.0, bounds=(1,)) == ""
+    assert reason(18.0, 105.0, bounds=(1,)) == "the part of layer0 alone gives it away, to 18 dB"
+    assert reason(11.0, 12.0, bounds=(1,)).startswith("no layer's part")
+
+
+def test_what_the_batch_s_own_statistics_hide_is_not_called_safe() -> None:
+    x, y = digits(3)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(
+            nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(64, 16), nn.Tanh(), nn.Linear(16, 10)
+        )
+    training = predict(model.train(), x, y, noise=1e2, layers=False)
+    assert training.leaks == 0
+    assert training.verdict.startswith(
+        "None of 3 pictures can be recovered as they are from this update, "
+        "and up to brightness and contrast this does not say"
+    )
+    assert training.samples[0].verdict == "not recoverable as it is from this update"
+    assert any("hide brightness and contrast" in note for note in training.notes)
+    resting = predict(model.eval(), x, y, noise=1e2, layers=False)
+    assert resting.verdict.startswith("None of 3 pictures can be recovered from this update")
+    assert not any("brightness" in note for note in resting.notes)

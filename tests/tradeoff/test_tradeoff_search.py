@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 
 import gradleak as gl
-from gradleak.defenses import Clip, Federation, GaussianNoise, utility
+from gradleak.defenses import DPSGD, Clip, Federation, GaussianNoise, Mask, utility
 from gradleak.errors import InvalidBatch, InvalidInput
 from gradleak.metrics import identified
+from gradleak.observe import Client
+from gradleak.report.frontier import page
 from gradleak.tradeoff import (
     STRENGTHS,
     Curve,
@@ -213,8 +215,8 @@ def test_the_recommendation_says_the_setting_the_leak_the_null_and_the_price(fou
     assert none.recommendation.startswith(
         "No defense that was searched holds the best attacker we have below 18"
     )
-    least = min(point.adaptive.worst for point in found.curves[1].points)
-    assert f"still reaches {least:.1f} dB" in none.recommendation
+    least = min((point.adaptive for point in found.curves[1].points), key=lambda leak: leak.worst)
+    assert f"still reaches {least.reached}" in none.recommendation
     needless = replace(found, target=Target(psnr=101))
     assert needless.recommendation.startswith("No defense is needed")
     cheap = replace(found.curves[0], title="Cheap", chosen=replace(chosen, course=found.bare.course))
@@ -251,7 +253,7 @@ def test_a_poor_picture_that_tells_whose_it_is_is_mentioned(found: Tradeoff) -> 
         told = replace(chosen, adaptive=replace(chosen.adaptive, identified=found_by_guess))
         return replace(found, curves=(replace(found.curves[0], chosen=told),)).recommendation
 
-    assert "Still, 100 % of the guesses tell which of 51 pictures was meant" in said(True)
+    assert "Still, 1 of 1 guess tells which of 51 pictures was meant" in said(True)
     assert "Still," not in said(False)
 
 
@@ -338,3 +340,93 @@ def test_what_cannot_be_searched_is_said_at_once(
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(InvalidInput, match="expected a target"):
         Target()
+
+
+def test_what_is_held_only_by_failure_of_our_attacks_is_no_safety(found: Tradeoff) -> None:
+    gaussian = found.curves[0]
+    chosen = gaussian.chosen
+    assert chosen is not None
+    assert max(chosen.predicted) < 21  # attacks and prediction agree here
+    assert found.trusted is gaussian
+    lucky = replace(chosen, predicted=(99.0,))
+    doubted = replace(gaussian, title="Lucky", chosen=replace(lucky, course=found.bare.course))
+    both = replace(found, curves=(doubted, gaussian))
+    assert both.holding == (gaussian, doubted)  # though the lucky one costs nothing
+    assert both.headline.startswith("Gaussian noise")
+    alone = replace(found, curves=(doubted,))
+    assert alone.headline == "No defense is known to hold"
+    assert "Lucky" in alone.recommendation
+    assert "only by failure of our attacks" in alone.recommendation
+    assert "60+ dB are predicted" in alone.recommendation
+    bare = replace(found.bare, adaptive=found.null, naive=found.null)
+    missed = replace(found, bare=bare, curves=())
+    assert max(bare.predicted) > 21
+    assert missed.headline == "No defense is known to hold"
+    assert "No defense is needed" not in missed.recommendation
+    assert "held only by failure of our attacks; predicted 60+ dB" in page(missed)
+
+
+def test_a_level_is_sought_at_which_prediction_and_attack_agree(subject: Subject) -> None:
+    poor, good = subject.null, replace(subject.null, psnr=(40.0,))
+
+    class Scripted(Subject):
+        """Attacks fail from the first level on, and the prediction falls below the target at the fourth."""
+
+        def naive(self, client: Client, store: Store) -> Leak:
+            return good if client == gl.OneGradient() else poor
+
+        adaptive = naive
+
+        def predicted(self, client: Client, store: Store) -> tuple[float, ...]:
+            if client == gl.OneGradient() or not isinstance(client, Mask):
+                return (60.0,)
+            return (60.0,) if client.rate < 0.95 else (19.0,)
+
+    told = Scripted(subject.model, subject.batches, subject.gallery, subject.reference)
+    done = tradeoff(told, target=Target(psnr=18), defenses=("mask", "sign"))
+    masked, signs = (curve.chosen for curve in done.curves)
+    assert masked is not None
+    assert masked.words == "95 % of the entries dropped"
+    assert signs is not None
+    assert signs.doubted(done.target)
+    assert done.curves[1].reason.startswith("held only by failure of our attacks; 60+ dB")
+    assert done.trusted is done.curves[0]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_target_is_a_number(value: float) -> None:
+    for name in ("psnr", "ssim", "identified"):
+        with pytest.raises(InvalidInput, match=f"expected the target for {name}"):
+            Target(**{name: value})
+
+
+def test_a_point_that_lacks_what_is_asked_for_is_worked_out_anew(tmp_path: Path) -> None:
+    Store(tmp_path).get({"a": 1}, dict)
+    assert Store(tmp_path).get({"a": 1}, lambda: {"psnr": 1}, ("psnr",)) == {"psnr": 1}
+    assert Store(tmp_path).get({"a": 1}, dict, ("psnr",)) == {"psnr": 1}
+
+
+def test_points_of_train_mode_are_not_those_of_eval_mode(subject: Subject) -> None:
+    assert replace(subject, model=made(0).eval()).hash != replace(subject, model=made(0).train()).hash
+
+
+def test_an_interval_beyond_all_accuracies_is_not_told(found: Tradeoff) -> None:
+    chosen, bare = found.curves[0].chosen, found.bare.course
+    assert chosen is not None
+    assert bare is not None
+    far = replace(bare, accuracy=(bare.accuracy[0], bare.accuracy[1] - 0.5))
+    said = replace(
+        found, curves=(replace(found.curves[0], chosen=replace(chosen, course=far)),)
+    ).recommendation
+    assert "costs 25.0 points of accuracy (too few seeds to say)" in said
+    assert "95 %" not in said
+
+
+def test_dp_sgd_says_what_it_promises(training: Training) -> None:
+    pytest.importorskip("opacus")
+    levels = STRENGTHS["dpsgd"].settings("dpsgd", training.yardstick, gl.OneGradient())
+    assert training.promise(levels[0]) == "no promise at this strength"
+    strong = replace(levels[0], client=DPSGD(clip=1.0, noise_multiplier=20.0))
+    spent = gl.defenses.epsilon(20.0, 1 / 25, 12, 1e-5)  # 100 records, four participants, one record each
+    assert training.promise(strong) == f"ε {spent:.2g} at δ 1e-05"
+    assert training.promise(replace(levels[0], client=gl.OneGradient())) == ""

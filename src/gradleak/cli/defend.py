@@ -71,12 +71,21 @@ _HELD_OUT = 3  # one in so many records is for testing
 @click.option("--rounds", type=click.IntRange(1), default=100, show_default=True, help="Of training.")
 @click.option("--lr", type=float, default=0.03, show_default=True, help="The server's rate.")
 @click.option(
+    "--train-mode", is_flag=True, help="Attack updates of train mode: BatchNorm and dropout as in training."
+)
+@click.option(
     "--seeds", type=click.IntRange(1), default=3, show_default=True, help="Trainings of each setting."
 )
 @click.option(
     "--workers", type=click.IntRange(1), default=2, show_default=True, help="Processes, a defense for each."
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Everything random follows from it.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**63 - 1),
+    default=0,
+    show_default=True,
+    help="Everything random follows from it.",
+)
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("defend"), show_default=True, help="Folder."
 )
@@ -97,6 +106,7 @@ def defend(
     participants: int,
     rounds: int,
     lr: float,
+    train_mode: bool,
     seeds: int,
     workers: int,
     seed: int,
@@ -118,6 +128,7 @@ def defend(
     from gradleak.files import require_folder
     from gradleak.report.frontier import write_tradeoff
     from gradleak.tradeoff import STRENGTHS, Store, Target
+    from gradleak.tradeoff.frontier import counted
 
     if any(":" in name for name in names):
         raise InvalidInput(
@@ -128,7 +139,7 @@ def defend(
         max_psnr = 18.0
     target = Target(max_psnr, max_ssim, max_identified)
     federation = Federation(participants=participants, rounds=rounds, batch_size=batch, lr=lr)
-    asked = _Asked(spec, pairs, data, size, channels, n, batch, seed, federation, seeds, target)
+    asked = _Asked(spec, pairs, data, size, channels, n, batch, seed, federation, seeds, target, train_mode)
     searched = tuple(dict.fromkeys(names)) or tuple(STRENGTHS)
     store, before = Store(out / "points"), _kept(out)
     with _progress(hidden=quiet or as_json) as tell:
@@ -149,13 +160,13 @@ def defend(
         click.echo(f"Open {out / 'report.html'}")
     if before and not as_json and not quiet:
         new = _kept(out) - before
-        console.print(f"{before} points were there from before, {new} are new", highlight=False)
+        console.print(f"{counted(before, 'point')} from before, {counted(new, 'point')} new", highlight=False)
     if found.interrupted:
         console.print(
             "[yellow]interrupted[/]: the same command goes on where this one stopped", highlight=False
         )
         sys.exit(EXIT_INTERRUPTED)
-    if not found.holding and not target.holds(found.bare.adaptive):
+    if not found.trusted and not found.needless:
         sys.exit(EXIT_NO_ANSWER)
 
 
@@ -175,9 +186,11 @@ class _Asked:
         federation: "Federation",
         seeds: int,
         target: "Target",
+        train_mode: bool,
     ) -> None:
         self.spec, self.pairs, self.data, self.n, self.batch, self.seed = spec, pairs, data, n, batch, seed
         self.federation, self.seeds, self.target = federation, seeds, target
+        self.train_mode = train_mode
         self.size = size or _SIDES.get(data, 16)
         self.channels = channels or (1 if data in ("digits", "faces") else 3)
         self.x, self.y = self._every()
@@ -192,16 +205,16 @@ class _Asked:
     def search(self) -> "Callable[..., Tradeoff]":
         """The library's search with all that was asked for, but for which defenses."""
         from gradleak.tradeoff import tradeoff
+        from gradleak.tradeoff.frontier import counted
 
         training, untrained = self.training()
-        many = "s" if self.batch > 1 else ""
         return functools.partial(
             tradeoff,
             self.subject(),
             target=self.target,
             training=training,
             untrained=untrained,
-            title=f"{self.spec} on {self.data}, updates of {self.batch} picture{many}",
+            title=f"{self.spec} on {self.data}, updates of {counted(self.batch, 'picture')}",
         )
 
     def subject(self) -> "Subject":
@@ -216,12 +229,13 @@ class _Asked:
             public = zoo.public(self.data, used, size=self.size, channels=self.channels)
         others = self.x[used:] if public is None else public
         gallery = others[:_GALLERY]
-        return Subject(self.model(self.seed), batches, gallery, public, self.seed)
+        return Subject(self.model(self.seed).train(self.train_mode), batches, gallery, public, self.seed)
 
     def training(self) -> tuple["Training | None", str]:
         """On what accuracy is measured, or why it is not."""
         from gradleak import zoo
         from gradleak.tradeoff import Training
+        from gradleak.tradeoff.frontier import counted
 
         if self._has_classes:
             order = _shuffled(len(self.y), self.seed)
@@ -236,9 +250,9 @@ class _Asked:
             make = functools.partial(_built, self.spec, self.pairs, {"classes": 10, "channels": 1, "size": 8})
         k = len(y) // _HELD_OUT
         of = (
-            f"Measured on {said}: {len(y) - k} to train on, {k} held out, {self.seeds} seeds, "
-            f"{self.federation.participants} participants who send updates of {self.batch}, "
-            f"{self.federation.rounds} rounds at a rate of {self.federation.lr:g}."
+            f"Measured on {said}: {len(y) - k} to train on, {k} held out, {counted(self.seeds, 'seed')}, "
+            f"{counted(self.federation.participants, 'participant')} to send updates of {self.batch}, "
+            f"{counted(self.federation.rounds, 'round')} at a rate of {self.federation.lr:g}."
         )
         return (
             Training(make, (x[k:], y[k:]), (x[:k], y[:k]), of, own, self.federation, self.seeds, self.seed),
@@ -354,28 +368,29 @@ def _progress(*, hidden: bool) -> Iterator[Callable[[str, float], None]]:
 
 def _print(found: "Tradeoff") -> None:
     """A line per defense, why some do not hold, and the recommendation last."""
-    from gradleak.report.frontier import accuracy, cost, decibels
+    from gradleak.report.frontier import accuracy, cost, decibels, verdict
+    from gradleak.tradeoff.frontier import counted, predicted_in
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("defense", "setting", "naive", "best", "predicted", "accuracy", "cost (95 %)", "holds"):
         right = heading not in ("defense", "setting", "holds")
         table.add_column(heading, justify="right" if right else "left", overflow="fold")
 
-    def row(title: str, point: Any, holds: bool) -> None:
-        worst = max(point.predicted)
+    def row(title: str, point: Any, reached: bool = True) -> None:
+        told = verdict(found, point) if reached else "no"
         cells = [title, point.words, decibels(point.naive), decibels(point.adaptive)]
-        cells += ["60+" if worst >= 60 else f"{worst:.1f}", accuracy(point)]
-        cells += ["" if point is found.bare else cost(point, found.bare), "yes" if holds else "no"]
-        table.add_row(*map(Text, cells), style="bold" if holds else None)
+        cells += [predicted_in(point), accuracy(point)]
+        cells += ["" if point is found.bare else cost(point, found.bare), told]
+        table.add_row(*map(Text, cells), style="bold" if told == "yes" else None)
 
-    row("None", found.bare, found.target.holds(found.bare.adaptive))
+    row("None", found.bare)
     for curve in found.curves:
         if curve.shown is not None:
             row(curve.title, curve.shown, curve.chosen is not None)
     results.print(table)
     results.print(
-        f"Decibels of the worst of {len(found.null.psnr)} pictures; a guess without the update has "
-        f"{decibels(found.null)}. {found.of}",
+        f"Decibels of the worst of {counted(len(found.null.psnr), 'picture')}; a guess without the update "
+        f"has {decibels(found.null)}. {found.of}",
         soft_wrap=True,
     )
     for curve in found.curves:

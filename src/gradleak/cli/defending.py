@@ -17,8 +17,8 @@ defense_option = click.option(
     "defenses",
     multiple=True,
     metavar="NAME:STRENGTH=VALUE,...",
-    help='Something against leaks, such as "gaussian:std=1e-3" or "mask:rate=0.5"; may be repeated, '
-    "the outermost last.",
+    help='Something against leaks, such as "gaussian:std=1e-3", "mask:rate=0.5" or '
+    '"withhold:layers=conv1+fc"; may be repeated, the outermost last.',
 )
 
 
@@ -36,7 +36,11 @@ def _around(client: Client, spec: str) -> Defense:
             f"expected a defense among {', '.join(DEFENSES)}; came '{name}'{_near(name, DEFENSES)}"
         )
     kind, strengths = DEFENSES[name], _strengths(DEFENSES[name])
-    said = dict(_pair(name, part) for part in rest.split(",") if part.strip())
+    said: dict[str, str] = {}
+    for key, value in (_pair(name, part) for part in rest.split(",") if part.strip()):
+        if key in said:
+            raise InvalidInput(f"expected {key} once; came '{said[key]}' and '{value}' in '{spec}'")
+        said[key] = value
     if unknown := [key for key in said if key not in strengths]:
         raise InvalidInput(
             f"{name} has no strength '{unknown[0]}'{_near(unknown[0], strengths)}; it takes "
@@ -48,7 +52,7 @@ def _around(client: Client, spec: str) -> Defense:
             f"expected {name}'s {' and '.join(missing)}, as in \"{name}:{missing[0]}=...\"; came '{spec}'. "
             f"It takes {_takes(kind, strengths)}"
         )
-    return kind(client, **said)
+    return kind(client, **{key: _value(strengths[key], text) for key, text in said.items()})
 
 
 def _strengths(kind: type[Defense]) -> dict[str, Field[Any]]:
@@ -56,21 +60,30 @@ def _strengths(kind: type[Defense]) -> dict[str, Field[Any]]:
     return {f.name: f for f in fields(kind) if f.init and f.repr and f.name != "client"}
 
 
-def _pair(name: str, text: str) -> tuple[str, Any]:
+def _pair(name: str, text: str) -> tuple[str, str]:
     key, equals, value = (part.strip() for part in text.partition("="))
     if not equals or not value:
         raise InvalidInput(
             f"expected strengths as NAME=VALUE with commas, as in \"{name}:std=1e-3\"; came '{text}'"
         )
-    words = {"true": True, "false": False, "none": None}
-    if value.lower() in words:
-        return key, words[value.lower()]
-    for number in (int, float):
-        try:
-            return key, number(value)
-        except ValueError:
-            continue
     return key, value
+
+
+def _value(field: Field[Any], text: str) -> Any:
+    """The text as what the strength is: a layer "1" stays a name."""
+    if field.type is bool:
+        words = {"true": True, "yes": True, "false": False, "no": False}
+        if text.lower() not in words:
+            raise InvalidInput(f"expected {field.name} as true, yes, false or no; came '{text}'")
+        return words[text.lower()]
+    if field.type is float:
+        try:
+            return float("no number" if "_" in text else text)
+        except ValueError:
+            raise InvalidInput(f"expected {field.name} as a number; came '{text}'") from None
+    if field.name == "layers":
+        return tuple(part.strip() for part in text.split("+"))
+    return None if field.type == str | None and text.lower() == "none" else text
 
 
 def _near(name: str, known: Any) -> str:

@@ -55,7 +55,7 @@ def heat_map(found: "Forecast", width: int) -> RenderableType:
     whole = [_cell(found.samples[i].psnr, found.samples[i].leaks, "") for i in shown]
     table.add_row(Text("the whole", style="bold"), *whole)
     for layer in found.layers:
-        table.add_row(Text(layer.path), *_cells(found, layer, shown))
+        table.add_row(Text(layer.name), *_cells(found, layer, shown))
     table.add_row(Text("null", style="dim"), *(Text(_number(v) + " ", style="dim") for v in nulls))
     return table
 
@@ -63,8 +63,8 @@ def heat_map(found: "Forecast", width: int) -> RenderableType:
 def legend(found: "Forecast", width: int) -> str:
     said = ["Each layer's part of the update alone; * is 6 dB or more above the null"]
     said += (
-        ["≤ and ? are not settled, and no more than that and than the whole"]
-        if any(one.at_most for one in found.layers)
+        ["≤ is at most, ? is unknown: neither is settled, and neither counts as a leak; --exact settles them"]
+        if any(any(one.open) for one in found.layers)
         else []
     )
     said += (
@@ -74,7 +74,7 @@ def legend(found: "Forecast", width: int) -> str:
 
 
 def _shown(found: "Forecast", width: int) -> list[int]:
-    room = width - max(len(layer.path) for layer in found.layers) - 4
+    room = width - max(len(layer.name) for layer in found.layers) - 4
     return found.order[: max(1, room // (_CELL + 2))]
 
 

@@ -13,7 +13,7 @@ from gradleak.cli.data import Source, data_options
 from gradleak.cli.defending import defended, defense_option
 from gradleak.cli.models import args_option, build, load_weights, weights_option
 from gradleak.cli.training import Training, training_options
-from gradleak.errors import InvalidInput
+from gradleak.errors import InvalidBatch, InvalidInput
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -219,7 +219,15 @@ def classes_of(model: "nn.Module", x: "Tensor") -> int:
     """How many logits the model has for these pictures."""
     from gradleak.observe import observe
 
-    found = observe(model, x, torch.zeros(len(x), dtype=torch.int64)).classes
+    try:
+        found = observe(model, x, torch.zeros(len(x), dtype=torch.int64)).classes
+    except InvalidBatch as error:
+        if "cannot take a batch" not in str(error):
+            raise
+        raise InvalidBatch(
+            f"{error} Choose the pictures' size and channels with --size and --channels, or give the model's "
+            "callable its own with --arg, such as --arg size=16."
+        ) from error
     if found is None:
         raise InvalidInput("expected a model that classifies; came one with another output")
     return found

@@ -121,7 +121,7 @@ def number(what: str, value: Any, least: float, most: float, *, open_ends: str =
     ends = "above" if "[" in open_ends else "from"
     until = "" if most == float("inf") else f" {'to below' if ']' in open_ends else 'to'} {most:g}"
     more = " or more" if not until and "[" not in open_ends else ""
-    start = "" if more else f"{ends} "
+    start = "of " if more else f"{ends} "
     raise InvalidInput(f"expected {what} as a number {start}{least:g}{more}{until}; came {value!r}")
 
 

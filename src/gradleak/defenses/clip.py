@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor
 
 from gradleak.defenses.base import Outgoing, number, one_of
-from gradleak.trees import Tree, map_tree, scale, squared_norm
+from gradleak.trees import Tree, map_tree, squared_norm
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,14 @@ class Clip(Outgoing):
 
     def expected(self, update: Tree) -> dict[str, Tensor]:
         if self.per == "layer":
-            return map_tree(lambda leaf: leaf * self.factor(leaf.square().sum()), update)
-        return scale(update, self.factor(squared_norm(update)))
+            return map_tree(lambda leaf: leaf * self.factor(leaf.double().square().sum()).to(leaf), update)
+        # In float64: the square of what float16 can hold is more than it can hold.
+        factor = self.factor(squared_norm(map_tree(Tensor.double, update)))
+        return map_tree(lambda leaf: leaf * factor.to(leaf), update)
 
     def factor(self, square: Tensor) -> Tensor:
         """min(1, norm / √square), whose slope is 0 where nothing is clipped."""
-        long = square > self.norm**2
+        long = square.sqrt() > self.norm
         return torch.where(long, self.norm / torch.where(long, square, 1).sqrt(), 1)
 
     def uncertainty(

@@ -11,8 +11,11 @@ from torch import Generator, Tensor
 
 from gradleak.defenses.base import Outgoing, number
 from gradleak.observe import Client, OneGradient
-from gradleak.observe.uncertainty import both, uncertainty
+from gradleak.observe.uncertainty import Defended, both, uncertainty
 from gradleak.trees import Tree, map_tree
+
+_CLEAR = 5.0  # deviations, which noise alone reaches once in two million entries
+_SHOWN = 0.1  # of all entries
 
 
 @dataclass(frozen=True)
@@ -23,14 +26,28 @@ class _Noise(Outgoing):
         """Of each entry."""
 
     def told_by(self, params: Tree, update: Tree, records: int) -> Client:
-        """What the client shows of its own dice is blurred with the rest."""
-        return self if self.deviation else super().told_by(params, update, records)
+        """Dice that show: entries well above the noise were not dropped, and all others may have been."""
+        if self.deviation and isinstance(self.client, Defended) and not self._shows(update):
+            return self
+        return super().told_by(params, self._cleared(update), records)
 
     def uncertainty(
         self, params: Tree, update: Tree, records: int, *, hidden: bool = False
     ) -> dict[str, Tensor]:
-        hidden = hidden or self.deviation > 0
-        return blurred(self.client, params, update, records, self.deviation, hidden=hidden)
+        if self.deviation and not self._shows(update):
+            return blurred(self.client, params, update, records, self.deviation, hidden=True)
+        return blurred(self.client, params, self._cleared(update), records, self.deviation, hidden=hidden)
+
+    def _cleared(self, update: Tree) -> Tree:
+        """0 for what could be noise and nothing else."""
+        if not self.deviation:
+            return update
+        return map_tree(lambda leaf: torch.where(leaf.abs() > _CLEAR * self.deviation, leaf, 0), update)
+
+    def _shows(self, update: Tree) -> bool:
+        """Whether so many entries stand out that the rest may be taken for unseen."""
+        clear = sum(int((leaf != 0).sum()) for leaf in self._cleared(update).values())
+        return clear >= _SHOWN * sum(leaf.numel() for leaf in update.values())
 
 
 @dataclass(frozen=True)

@@ -76,6 +76,11 @@ def check_tensors(what: str, came: object) -> Mapping[str, Tensor]:
 
 
 def require_function(what: str, value: object) -> None:
+    if isinstance(value, type):
+        raise InvalidInput(
+            f"expected the {what} as a function, such as gradleak has; came the class {value.__name__}. "
+            f"Make one of it: {value.__name__}(...)."
+        )
     if not callable(value):
         raise InvalidInput(f"expected the {what} as a function, such as gradleak has; came {value!r}")
 

@@ -47,6 +47,7 @@ class Defended(Protocol):
 
 def told(client: Client, params: Tree, update: Tree, records: int) -> Client:
     """The client, as an attacker simulates it who has looked at the update."""
+    client = _alone(client)
     return client.told_by(params, update, records) if isinstance(client, Defended) else client
 
 
@@ -57,12 +58,18 @@ def uncertainty(
 
     A number of t digits is off by up to half of its last one, evenly, and by what the sums before it lost.
     """
+    client = _alone(client)
     if isinstance(client, Defended):
         return client.uncertainty(params, update, records, hidden=hidden)
     if isinstance(client, Summed):
         return _of_the_mean(client, params, update, records)
     sends_weights = isinstance(client, LocalTraining)
     return {name: rounding(params[name] + leaf if sends_weights else leaf) for name, leaf in update.items()}
+
+
+def _alone(client: Client) -> Client:
+    """A sum of one is that one."""
+    return client.all[0] if isinstance(client, Summed) and client.clients == 1 else client
 
 
 def rounding(sent: Tensor) -> Tensor:

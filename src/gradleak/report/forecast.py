@@ -11,13 +11,14 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from gradleak.files import write_together
 from gradleak.report.html import environment
 from gradleak.report.pictures import data_uri
 from gradleak.report.sheet import ACCENT, INK, PAPER, SOFT
 from gradleak.risk import Forecast
-from gradleak.risk.by_layer import LEAK
+from gradleak.risk.by_layer import LEAK, Alone
 from gradleak.risk.predict import EXACT
 
 MOST = 24  # samples in the figures: the most exposed
@@ -25,6 +26,8 @@ WASH = "#f1eee7"  # as on the page
 _NAME = 28  # characters of a layer's path
 _DEEP = 30.0  # decibels above the null: beyond, the shade is the deepest
 _SHADES = LinearSegmentedColormap.from_list("leak", [WASH, "#d9967f", ACCENT, "#4a1208"])
+_PALE = "#cfcabf"  # of hatching, so that the number on it can be read
+_HATCH: dict[str, Any] = {"hatch": "////", "linewidth": 0}
 _TITLE: dict[str, Any] = {"loc": "left", "color": INK, "fontsize": 10, "pad": 8}
 _TOP = 60.0  # decibels: beyond, no eye sees a difference, and bars would hide each other
 
@@ -60,7 +63,7 @@ def page(found: Forecast, png: bytes, title: str) -> str:
             figure=data_uri(png),
             shown=min(MOST, len(found.samples)),
             number=number,
-            rows=[(layer, _leaking(found, layer.psnr.tolist())) for layer in found.layers],
+            rows=[(layer, _leaking(found, layer)) for layer in found.layers],
             pictures=False,
             exact=f"{EXACT:g}",
         )
@@ -122,14 +125,22 @@ def _heat(drawn: Figure, axes: Axes, found: Forecast, shown: list[int]) -> None:
     table = [[found.samples[i].psnr for i in shown]]
     table += [[float(layer.psnr[i]) for i in shown] for layer in found.layers]
     nulls = [found.samples[i].null_psnr for i in shown]
-    bounds = ["", *("≤" if layer.at_most else "" for layer in found.layers)]
-    above = [[_between(v - null, 0.0, _DEEP) for v, null in zip(row, nulls, strict=True)] for row in table]
+    unsettled = [[False] * len(shown), *([layer.open[i] for i in shown] for layer in found.layers)]
+    above = [
+        [0.0 if is_open else _between(v - null, 0.0, _DEEP) for v, null, is_open in zip(*row, strict=True)]
+        for row in zip(table, [nulls] * len(table), unsettled, strict=True)
+    ]
     painted = axes.imshow(above, cmap=_SHADES, vmin=0, vmax=_DEEP, aspect="auto")
     for y, row in enumerate(table):
         for x, value in enumerate(row):
-            leaks = value - nulls[x] >= LEAK
+            leaks = value - nulls[x] >= LEAK and not unsettled[y][x]
+            if unsettled[y][x]:
+                axes.add_patch(
+                    Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=PAPER, edgecolor=_PALE, **_HATCH)
+                )
             ink = PAPER if above[y][x] > 0.45 * _DEEP else INK
-            text = f"{bounds[y]}{number(value)}{'*' if leaks else ''}" if value == value else "?"
+            bound = "≤" if unsettled[y][x] else ""
+            text = f"{bound}{number(value)}{'*' if leaks else ''}" if value == value else "?"
             axes.text(
                 x,
                 y,
@@ -139,10 +150,14 @@ def _heat(drawn: Figure, axes: Axes, found: Forecast, shown: list[int]) -> None:
                 color=ink,
                 fontsize=9,
                 weight="bold" if leaks else "normal",
+                bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1.5} if unsettled[y][x] else None,
             )
-    names = ["the whole update", *(shorten(layer.path, _NAME, placeholder="…") for layer in found.layers)]
+    names = ["the whole update", *(shorten(layer.name, _NAME, placeholder="…") for layer in found.layers)]
     axes.set_yticks(range(len(names)), names)
-    axes.set_title(f"By each layer's part alone, dB; *: {LEAK:g} dB or more above the null", **_TITLE)
+    title = f"By each layer's part alone, dB; *: {LEAK:g} dB or more above the null"
+    if any(map(any, unsettled)):
+        title += "\nHatched: not settled, and not counted as leaks; ≤ is at most, ? is unknown"
+    axes.set_title(title, **_TITLE)
     for y in range(1, len(table)):
         axes.axhline(y - 0.5, color=PAPER, linewidth=4 if y == 1 else 1)
     for x in range(1, len(shown)):
@@ -166,5 +181,6 @@ def _samples(axes: Axes, shown: list[int]) -> None:
     axes.set_facecolor(PAPER)
 
 
-def _leaking(found: Forecast, psnr: list[float]) -> list[tuple[float, bool]]:
-    return [(v, v - one.null_psnr >= LEAK) for v, one in zip(psnr, found.samples, strict=True)]
+def _leaking(found: Forecast, layer: Alone) -> list[tuple[float, bool]]:
+    leaking = layer.leaking([one.null_psnr for one in found.samples])
+    return list(zip(layer.psnr.tolist(), leaking, strict=True))

@@ -13,6 +13,7 @@ from gradleak.files import write_together
 from gradleak.report.html import environment
 from gradleak.report.sheet import ACCENT, INK, PAPER, SOFT
 from gradleak.tradeoff import Leak, Point, Tradeoff
+from gradleak.tradeoff.frontier import TOO_FEW, counted, predicted_in, telling
 
 TOP = 60.0  # decibels: beyond, no eye sees a difference
 HEIGHT = 420
@@ -92,6 +93,9 @@ def page(found: Tradeoff) -> str:
             colours=list(zip(LIGHT, DARK, strict=True)),
             decibels=decibels,
             accuracy=accuracy,
+            predicted=predicted_in,
+            counted=counted,
+            verdict=lambda point: verdict(found, point),
             cost=lambda point: cost(point, found.bare),
             pictures=False,
         )
@@ -208,6 +212,13 @@ def decibels(leak: Leak) -> str:
     return f"{TOP:g}+" if leak.worst >= TOP else f"{leak.worst:.1f}".replace("-", "−")
 
 
+def verdict(found: Tradeoff, point: Point) -> str:
+    """Whether it holds the target, and whether that is only because our attacks failed."""
+    if point.doubted(found.target):
+        return f"held only by failure of our attacks; predicted {predicted_in(point)} dB"
+    return "yes" if found.target.holds(point.adaptive) else "no"
+
+
 def accuracy(point: Point) -> str:
     return "–" if point.course is None else f"{100 * point.course.final.mean:.1f} %"
 
@@ -217,8 +228,8 @@ def cost(point: Point, bare: Point) -> str:
     lost: Any = point.cost(bare)
     if lost is None:
         return "–"
-    few = "" if lost.low != lost.low else f" ({100 * lost.low:.1f} to {100 * lost.high:.1f})"
-    return f"{100 * lost.mean:.1f}{few}".replace("-", "−")
+    few = f"{100 * lost.low:.1f} to {100 * lost.high:.1f}" if telling(lost) else TOO_FEW
+    return f"{100 * lost.mean:.1f} ({few})".replace("-", "−")
 
 
 def _accuracy(point: Point) -> float:

@@ -1,8 +1,8 @@
 """Which layer leaks: how near an attacker would come to each sample who sees one layer's part alone.
 
-Alone, and not the rest without it: what two layers both tell would count for neither, and in most networks
-several layers tell enough. A layer that is at the null tells nothing by itself; one that is far above it has
-to be hidden, whatever is done about the others.
+The other way would be to ask what is lost when a layer is left out. In most networks several layers tell
+enough, so that this would be near nothing for each of them. A layer that is at the null tells nothing by
+itself; one that is far above it has to be hidden, whatever is done about the others.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from math import inf
 from typing import Any
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from gradleak.observe import Client, Observation, Task
 from gradleak.observe.jacobian import Jacobian
@@ -32,21 +32,34 @@ class Alone:
     """One layer's row: the decibels of every sample, and how many directions the layer shows.
 
     ``at_most``: the few steps that were taken did not settle the row, which errs towards too much leakage;
-    NaN is a sample of which they say no more than the whole update does.
+    NaN is a sample of which they say no more than the whole update does. ``kind`` is the layer's class.
     """
 
     path: str
     psnr: Tensor
     dimensions: float
     at_most: bool = False
+    kind: str = ""
+
+    @property
+    def name(self) -> str:
+        """The path, with the kind of a layer that has a number for its name."""
+        return titled(self.path, self.kind)
+
+    @property
+    def open(self) -> list[bool]:
+        """Of which samples the number is an upper end, or none at all."""
+        return [self.at_most or psnr != psnr for psnr in self.psnr.tolist()]
 
     def leaking(self, nulls: Sequence[float]) -> list[bool]:
-        """Of which samples the layer alone tells more than a guess without it does."""
-        return [psnr - null >= LEAK for psnr, null in zip(self.psnr.tolist(), nulls, strict=True)]
+        """Of which samples the layer alone tells more than a guess without it does, for sure."""
+        pairs = zip(self.psnr.tolist(), nulls, strict=True)
+        return [not self.at_most and psnr - null >= LEAK for psnr, null in pairs]
 
     def to_dict(self) -> dict[str, Any]:
         psnr = [v if abs(v) < inf else str(v) for v in self.psnr.tolist()]
-        return {"path": self.path, "psnr": psnr, "dimensions": self.dimensions, "at_most": self.at_most}
+        facts = {"path": self.path, "kind": self.kind, "psnr": psnr, "dimensions": self.dimensions}
+        return facts | {"at_most": self.at_most}
 
 
 @dataclass(frozen=True)
@@ -73,17 +86,28 @@ def alone(
     for path, names in layers_of(obs.update).items():
         part = replace(obs, client=_Part(obs.told_client, frozenset(names)))
         if not reached(part, x, y).any():
-            rows.append(Alone(path, whole.null_psnr, 0.0))
+            rows.append(Alone(path, whole.null_psnr, 0.0, kind=kind_of(obs.model, path)))
             continue
         seen = Seen(Jacobian(part, x, y, {name: weights[name] for name in names}), prior)
         found = (
             from_the_gram(seen, (1.0,)) if dense else from_products(seen, (1.0,), rng, draws=1, steps=_STEPS)
         )
-        psnr, most = best(found), best(whole)
-        if not found.converged:
+        psnr, most, bound = best(found), best(whole), not found.converged
+        if bound:
             psnr = torch.where(psnr < most, psnr, torch.nan)
-        rows.append(Alone(path, torch.minimum(psnr, most), float(found.dimensions[0]), not found.converged))
+        seen_of, kind = float(found.dimensions[0]), kind_of(obs.model, path)
+        rows.append(Alone(path, torch.minimum(psnr, most), seen_of, bound, kind))
     return tuple(rows)
+
+
+def titled(path: str, kind: str) -> str:
+    """What to call a layer: a number alone, as in nn.Sequential, says nothing."""
+    return f"{path} ({kind})" if kind and path.rpartition(".")[2].isdigit() else path
+
+
+def kind_of(model: nn.Module, path: str) -> str:
+    module = dict(model.named_modules()).get(path)
+    return "" if module is None else type(module).__name__
 
 
 def best(found: Decibels) -> Tensor:

@@ -12,6 +12,8 @@ from gradleak.defenses import GaussianNoise
 from gradleak.errors import GradleakError, InvalidInput
 from gradleak.labels import LabelGuess, best
 from gradleak.observe import Client, Loss, Observation, OneGradient, observe
+from gradleak.observe.layers import name_of
+from gradleak.observe.statistics import norm_layers
 from gradleak.observe.uncertainty import Defended, weights
 from gradleak.randomness import Rng, generator
 from gradleak.risk import by_layer
@@ -51,6 +53,7 @@ class Forecast:
 
     ``risk`` is the prediction in decibels, ``layers`` the same by each layer's part alone, ``ranks`` the rank
     analysis where the model is one it can read, and ``guess`` the labels that the update gives away.
+    ``normed``: the batch's own statistics, as of BatchNorm in train mode, hide brightness and contrast.
     """
 
     samples: tuple[Exposed, ...]
@@ -62,6 +65,7 @@ class Forecast:
     seconds: float
     notes: tuple[str, ...] = ()
     pictures: bool = True
+    normed: bool = False
 
     @property
     def leaks(self) -> int:
@@ -99,12 +103,17 @@ class Forecast:
                 if one.label_read is None
                 else f"; its label {'can' if one.label_read else 'cannot'} be read off"
             )
-            return f"The {self.what} is {one.verdict}{read}."
+            return f"The {self.what} is {one.verdict}{'' if one.leaks else self._unsaid}{read}."
         if not self.leaks:
-            return f"None of {total} {self.what}s can be recovered from this update{read}."
+            how = "as they are " if self.normed else ""
+            return f"None of {total} {self.what}s can be recovered {how}from this update{self._unsaid}{read}."
         most = max(sample.psnr for sample in self.samples if sample.leaks)
         how = f"{exact} of them exactly" if exact else f"to {most:.0f} dB at best"
         return f"{self.leaks} of {total} {self.what}s can be recovered from this update, {how}{read}."
+
+    @property
+    def _unsaid(self) -> str:
+        return ", and up to brightness and contrast this does not say" if self.normed else ""
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -166,7 +175,16 @@ def predict(
     spent = time.perf_counter() - clock
     said = tuple(dict.fromkeys(notes))
     return Forecast(
-        samples, risk, rows, found.ranks, found.guess, repr(seen.client), spent, said, x.dim() == 4
+        samples,
+        risk,
+        rows,
+        found.ranks,
+        found.guess,
+        repr(seen.client),
+        spent,
+        said,
+        pictures=x.dim() == 4,
+        normed=_is_normed(seen),
     )
 
 
@@ -219,17 +237,26 @@ def _risk(
 
 def _notes(seen: Observation, x: Tensor) -> Iterator[str]:
     if seen.draws:
-        drawing = ", ".join(path or "the model" for path in seen.draws)
-        yield f"what {drawing} drew is taken for known, which errs towards too much leakage"
+        drawing = ", ".join(name_of(path, seen.model.get_submodule(path)) for path in seen.draws)
+        yield f"{drawing} drew at random: the forecast is that of the network without the draw"
+    if _is_normed(seen):
+        yield (
+            "BatchNorm used the batch's own statistics, which hide brightness and contrast: the decibels are "
+            "of the raw pictures, and one that is stretched to full contrast can show everything"
+        )
     if x.dim() < 4:
         yield "inputs that are no pictures are taken for independent numbers of size 1"
+
+
+def _is_normed(seen: Observation) -> bool:
+    return any(layer.training or layer.running_mean is None for layer in norm_layers(seen.model).values())
 
 
 def _notes_on(rows: tuple[Alone, ...], layers: bool) -> Iterator[str]:
     if layers and not rows:
         yield f"the network has more than {by_layer.MOST} blocks: none was asked what it tells alone"
-    if any(bool(row.psnr.isnan().any()) for row in rows):
-        yield "not every layer was settled in few steps; exact=True settles them, and takes longer"
+    if any(any(row.open) for row in rows):
+        yield "not every layer was settled in few steps: exact=True, or --exact, settles all and takes longer"
 
 
 def _unreached(numbers: list[str]) -> str:
@@ -271,7 +298,10 @@ class _Found:
         if self.guess is not None and self.guess.y is not None and not self.y.is_floating_point():
             read = _in_the_multiset(i, self.guess.y.cpu(), self.y.cpu())
         said = Exposed(_verdict(psnr, null), psnr, null, read, ())
-        return Exposed(said.verdict, psnr, null, read, tuple(self._reasons(i, said)))
+        verdict = said.verdict
+        if not said.leaks and _is_normed(self.seen):
+            verdict = "not recoverable as it is from this update"
+        return Exposed(verdict, psnr, null, read, tuple(self._reasons(i, said)))
 
     def _reasons(self, i: int, sample: Exposed) -> Iterator[str]:
         yield self._directions(i)
@@ -286,7 +316,9 @@ class _Found:
             )
             yield f"its label {'is' if sample.label_read else 'is not'} among those that are read off{how}"
         if self.ranks is not None and self.ranks.deficient:
-            yield f"{self.ranks.deficient[0].path} leaves its input open, by counting equations"
+            first = self.ranks.deficient[0].path
+            name = by_layer.titled(first, by_layer.kind_of(self.seen.model, first))
+            yield f"{name} leaves its input open, by counting equations"
 
     def _directions(self, i: int) -> str:
         entries, out = self.reached[i].numel(), int((~self.reached[i]).sum())
@@ -299,19 +331,14 @@ class _Found:
         return f"the update shows {total:,.0f} of {of} above {hides}{lost}"
 
     def _layer(self, i: int, sample: Exposed) -> str:
-        settled = [layer for layer in self.layers if not layer.psnr[i].isnan()]
-        if not settled:
-            return ""
-        most = max(settled, key=lambda layer: float(layer.psnr[i]))
-        reach = float(most.psnr[i])
-        if reach - sample.null_psnr < LEAK:
-            return (
-                ""
-                if len(settled) < len(self.layers)
-                else "no layer's part gives it away alone, all of them together do"
-            )
-        bound = "at most " if most.at_most else ""
-        return f"the part of {most.path} alone gives it away, to {bound}{reach:.0f} dB"
+        above = [layer for layer in self.layers if not float(layer.psnr[i]) - sample.null_psnr < LEAK]
+        settled = [layer for layer in above if not layer.open[i]]
+        if settled:
+            most = max(settled, key=lambda layer: float(layer.psnr[i]))
+            return f"the part of {most.name} alone gives it away, to {float(most.psnr[i]):.0f} dB"
+        if above or not self.layers:
+            return ""  # an upper end above the line says nothing, one below it does
+        return "no layer's part gives it away alone, all of them together do"
 
 
 def _finite(value: float) -> float:

@@ -6,14 +6,19 @@ from functools import cached_property
 
 from torch import Tensor, nn
 
+from gradleak.defenses import DPSGD, epsilon
 from gradleak.defenses.utility import Federation, Spread, utility
 from gradleak.defenses.utility.run import prepared
+from gradleak.errors import NotInstalled
 from gradleak.observe import OneGradient, cross_entropy, observe
 from gradleak.tradeoff.store import Facts, Store, fingerprint
 from gradleak.tradeoff.strengths import STRENGTHS, Setting, Yardstick
 
 Records = tuple[Tensor, Tensor]
 
+_DELTA = 1e-5  # of a promise
+_LEAST_MULTIPLIER = 0.1  # below, no ε is worth its name
+_MOST_EPSILON = 100.0
 _MEASURED = 8  # batches whose updates say how large one is
 
 
@@ -72,6 +77,22 @@ class Training:
         strengths = STRENGTHS[setting.defense]
         return strengths.setting(setting.defense, setting.level, self.yardstick, OneGradient())
 
+    def promise(self, setting: Setting) -> str:
+        """What DP-SGD promises of each record of a participant after this training; nothing for others."""
+        client = self.alike(setting).client
+        if not isinstance(client, DPSGD):
+            return ""
+        own = len(self.train[1]) // self.federation.participants
+        rate = min(1.0, (self.federation.batch_size or own) / own)
+        none = "no promise at this strength"
+        if client.noise_multiplier < _LEAST_MULTIPLIER:
+            return none
+        try:
+            spent = epsilon(client.noise_multiplier, rate, self.federation.rounds, _DELTA)
+        except NotInstalled:
+            return "what it promises is not known without opacus"
+        return f"ε {spent:.2g} at δ {_DELTA:g}" if spent <= _MOST_EPSILON else none
+
     @cached_property
     def hash(self) -> str:
         return fingerprint(self.model(self.seed), *self.train, *self.test)
@@ -109,5 +130,5 @@ class Training:
             "seed": self.seed,
             "client": repr(here.client),
         }
-        facts = store.get(key, compute)
+        facts = store.get(key, compute, ("accuracy", "diverged", "null", "note"))
         return Course(tuple(facts["accuracy"]), tuple(facts["diverged"]), facts["null"], facts["note"])

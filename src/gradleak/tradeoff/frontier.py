@@ -21,6 +21,10 @@ class Point:
     adaptive: Leak
     course: Course | None = None
 
+    def doubted(self, target: Target) -> bool:
+        """Whether the target is held only because our attacks failed."""
+        return target.doubts(self.adaptive, self.predicted)
+
     def cost(self, baseline: "Point") -> Spread | None:
         if self.course is None or baseline.course is None:
             return None
@@ -45,6 +49,7 @@ class Point:
 class Curve:
     """One defense: the settings that were attacked, weakest first, and the weakest that holds the target.
 
+    Attacks and prediction both say so, or, where no setting has both, the attacks alone.
     ``chosen`` is None where none does, or where the run was stopped before; ``reason`` says which.
     """
 
@@ -83,35 +88,52 @@ class Tradeoff:
     def holding(self) -> tuple[Curve, ...]:
         """Those with a setting that holds, the cheapest first, and last those whose cost is not known.
 
+        What is held only because our attacks failed comes after all that.
+
         A cost that may be high is: what counts is the upper end of its interval, where there is one.
         """
 
-        def lost(curve: Curve) -> float:
+        def lost(curve: Curve) -> tuple[bool, float]:
+            doubted = curve.chosen is not None and curve.chosen.doubted(self.target)
             cost = None if curve.chosen is None else curve.chosen.cost(self.bare)
             if cost is None:
-                return inf
-            return cost.mean if isnan(cost.high) else cost.high
+                return doubted, inf
+            return doubted, cost.mean if isnan(cost.high) else cost.high
 
         return tuple(sorted((curve for curve in self.curves if curve.chosen), key=lost))
 
     @property
+    def needless(self) -> bool:
+        """Whether the target is held without a defense, by attacks and prediction."""
+        return self.target.holds(self.bare.adaptive) and not self.bare.doubted(self.target)
+
+    @property
+    def trusted(self) -> Curve | None:
+        """The one to take: the cheapest at which attacks and prediction agree that it holds."""
+        best = next(iter(self.holding), None)
+        return None if best is None or best.chosen is None or best.chosen.doubted(self.target) else best
+
+    @property
     def headline(self) -> str:
         """What to take, in a few words."""
-        if self.target.holds(self.bare.adaptive):
+        if self.needless:
             return "No defense is needed"
-        best = next(iter(self.holding), None)
+        best = self.trusted
         if best is None or best.chosen is None:
-            return "No defense holds" + (" so far" if self.interrupted else "")
+            known = "is known to hold" if self.holding or self.target.holds(self.bare.adaptive) else "holds"
+            return f"No defense {known}" + (" so far" if self.interrupted else "")
         return f"{best.title}, {best.chosen.words}"
 
     @property
     def recommendation(self) -> str:
         """One sentence, or two where the first alone would mislead."""
         early = " The run was stopped before all defenses were searched." if self.interrupted else ""
-        if self.target.holds(self.bare.adaptive):
+        if self.needless:
             held = self._held(self.bare)
             return f"No defense is needed: without any, the best attacker we have stays at {held}.{early}"
-        if not self.holding:
+        if self.trusted is None and (self.holding or self.target.holds(self.bare.adaptive)):
+            return self._doubtful() + early
+        if self.trusted is None:
             least = [curve.shown.adaptive for curve in self.curves if curve.shown]
             reach = ""
             if least:
@@ -119,11 +141,24 @@ class Tradeoff:
                 reach = f": under the one that leaks least he still reaches {lowest.reached}"
             said = f"No defense that was searched holds the best attacker we have {self.target}{reach}."
             return said + early
-        best = self.holding[0]
+        best = self.trusted
         point = best.chosen or self.bare
         words = f"{best.title} ({point.words}) holds the best attacker we have at "
         said = f"{words}{self._held(point)}{self._price(point)}."
         return said + self._identified(point) + self._beware(point) + early
+
+    def _doubtful(self) -> str:
+        """That our attacks failed where the prediction says that others need not."""
+        best = next(iter(self.holding), None)
+        if best is None or best.chosen is None:
+            title, point = "Sending updates without a defense", self.bare
+        else:
+            title, point = f"{best.title} ({best.chosen.words})", best.chosen
+        return (
+            f"No defense that was searched is known to hold an attacker {self.target}. {title} does so only "
+            f"by failure of our attacks, which stay at {self._held(point)}: {predicted_in(point)} dB are "
+            "predicted."
+        )
 
     def _held(self, point: Point) -> str:
         parts = [
@@ -133,24 +168,27 @@ class Tradeoff:
         if self.target.ssim is not None and point.adaptive.ssim:
             parts.append(f"an SSIM of {max(point.adaptive.ssim):.2f}")
         if self.target.identified is not None:
-            parts.append(f"{point.adaptive.share:.0%} identified")
+            found = point.adaptive.identified
+            parts.append(f"{sum(found)} of {counted(len(found), 'guess')} identified")
         return ", ".join(parts)
 
     def _price(self, point: Point) -> str:
         cost = point.cost(self.bare)
         if cost is None:
             return "; what it costs in accuracy was not measured"
-        if cost.low <= 0:
+        if cost.low <= 0 and telling(cost):
             return f", and costs {points_of(cost)}, which these seeds cannot tell from none"
         return f", and costs {points_of(cost)}"
 
     def _identified(self, point: Point) -> str:
         """That a poor picture may still say whose it is, which no decibels tell."""
-        share = point.adaptive.share
+        share, found = point.adaptive.share, point.adaptive.identified
         if share <= self.null.share or self.target.identified is not None:
             return ""
+        tell = "tells" if sum(found) == 1 else "tell"
         return (
-            f" Still, {100 * share:.0f} % of the guesses tell which of {self.gallery + 1} pictures was meant."
+            f" Still, {sum(found)} of {counted(len(found), 'guess')} {tell} "
+            f"which of {counted(self.gallery + 1, 'picture')} was meant."
         )
 
     def _beware(self, point: Point) -> str:
@@ -184,11 +222,13 @@ class Tradeoff:
             "gallery": self.gallery,
             "accuracy_measured_on": self.of,
             "constant_guess": None if bare is None else bare.null,
+            "held_without_only_by_failure": self.bare.doubted(self.target),
             "without_defense": self.bare.to_dict(self.bare),
             "defenses": [
                 {
                     "name": curve.name,
                     "holds": None if curve.chosen is None else curve.chosen.to_dict(self.bare),
+                    "held_only_by_failure": bool(curve.chosen and curve.chosen.doubted(self.target)),
                     "reason": curve.reason,
                     "points": [point.to_dict(self.bare) for point in curve.points],
                 }
@@ -197,10 +237,31 @@ class Tradeoff:
         }
 
 
+def predicted_in(point: Point) -> str:
+    """Decibels of the worst picture; beyond 60, no eye sees a difference."""
+    worst = max(point.predicted)
+    return "60+" if worst >= 60 else f"{worst:.1f}"
+
+
 def points_of(cost: Spread) -> str:
     """1.2 points of accuracy (95 %: 0.3 to 2.1)."""
-    few = "" if isnan(cost.low) else f" (95 %: {_signed(cost.low)} to {_signed(cost.high)})"
-    return f"{_signed(cost.mean)} points of accuracy{few}"
+    few = f"95 %: {_signed(cost.low)} to {_signed(cost.high)}" if telling(cost) else TOO_FEW
+    return f"{_signed(cost.mean)} points of accuracy ({few})"
+
+
+TOO_FEW = "too few seeds to say"
+
+
+def telling(cost: Spread) -> bool:
+    """Whether an interval is there, and says more than that an accuracy is a share."""
+    return -1 <= cost.low <= cost.high <= 1
+
+
+def counted(n: int, what: str) -> str:
+    """1 guess, 2 guesses."""
+    if n == 1:
+        return f"{n} {what}"
+    return f"{n:,} {what}{'es' if what.endswith('s') else 's'}"
 
 
 def _signed(share: float) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import isfinite
 from statistics import median
 from typing import Any
 
@@ -20,6 +21,7 @@ from gradleak.risk import decibels
 from gradleak.tradeoff.store import Facts, Store, fingerprint
 
 EXACT = 100.0  # decibels: beyond, two pictures are one
+MARGIN = 3.0  # decibels of a prediction above what is to be held, which no attack's failure outweighs
 STEPS = 300  # of the attacker who does not know the defense
 _VERSION = 1  # of what is kept: another one when the attackers here change
 
@@ -37,11 +39,25 @@ class Target:
     def __post_init__(self) -> None:
         if self.psnr is None and self.ssim is None and self.identified is None:
             raise InvalidInput("expected a target for PSNR, SSIM or the share identified; came none")
+        for name, low, high in (("psnr", None, None), ("ssim", -1, 1), ("identified", 0, 1)):
+            value = getattr(self, name)
+            within = low is None or high is None or value is None or low <= value <= high
+            if value is not None and not (isfinite(value) and within):
+                kind = "a finite number" if low is None else f"a number from {low} to {high}"
+                raise InvalidInput(f"expected the target for {name} as {kind}; came {value}")
 
     def holds(self, leak: "Leak") -> bool:
         below_psnr = self.psnr is None or leak.worst < self.psnr
         below_ssim = self.ssim is None or max(leak.ssim, default=-1.0) < self.ssim
         return below_psnr and below_ssim and (self.identified is None or leak.share <= self.identified)
+
+    def doubts(self, leak: "Leak", predicted: Sequence[float]) -> bool:
+        """Whether it is held only because attacks fell short of what was predicted.
+
+        A target for no PSNR is doubted where attacks and prediction disagree: only decibels are predicted.
+        """
+        limit = leak.worst if self.psnr is None else self.psnr
+        return self.holds(leak) and max(predicted) >= limit + MARGIN
 
     def __str__(self) -> str:
         said = [] if self.psnr is None else [f"below {self.psnr:g} dB"]
@@ -142,7 +158,7 @@ class Subject:
             found = [decibels(self.model, x, y, client=client).psnr.flatten() for x, y in self.batches]
             return {"psnr": [min(value, EXACT) for value in torch.cat(found).tolist()]}
 
-        return tuple(store.get(self._key("prediction", client), compute)["psnr"])
+        return tuple(store.get(self._key("prediction", client), compute, ("psnr",))["psnr"])
 
     def naive(self, client: Client, store: Store) -> Leak:
         """Of an attacker who takes the update for one that nothing was done about."""
@@ -157,7 +173,7 @@ class Subject:
             found = [self._attacked(kind, client, i) for i in range(len(self.batches))]
             return self._scored(found).to_dict()
 
-        return Leak.from_dict(store.get(self._key(kind, client), compute))
+        return Leak.from_dict(store.get(self._key(kind, client), compute, ("psnr", "ssim", "identified")))
 
     def _key(self, kind: str, client: Client) -> Facts:
         return {

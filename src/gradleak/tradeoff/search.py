@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from gradleak.errors import GradleakError, InvalidInput
 from gradleak.observe import OneGradient
 from gradleak.tradeoff.cost import Training
-from gradleak.tradeoff.frontier import Curve, Point, Tradeoff
+from gradleak.tradeoff.frontier import Curve, Point, Tradeoff, predicted_in
 from gradleak.tradeoff.leak import Subject, Target
 from gradleak.tradeoff.store import Store
 from gradleak.tradeoff.strengths import STRENGTHS, Setting, Yardstick
@@ -149,6 +149,8 @@ class _Search:
         points = tuple(self.points[i] for i in sorted(self.points))
         chosen = None if self.chosen is None else self.points[self.chosen]
         reason = self.trouble or ("" if chosen else self._short(name, stopped))
+        if chosen and not reason and chosen.doubted(self.target):
+            reason = f"held only by failure of our attacks; {predicted_in(chosen)} dB are predicted"
         if self.trouble and chosen:
             reason = f"training could not be run at every setting: {self.trouble}"
         return Curve(name, STRENGTHS[name].title, points, chosen, reason)
@@ -170,11 +172,16 @@ class _Search:
             return
         limit = self.target.psnr or self.subject.null.worst + _ABOVE_NULL
         guess = weakest(count, count // 2, lambda i: max(self._predicted(i)) < limit)
-        self.chosen = weakest(
-            count,
-            count - 1 if guess is None else guess,
-            lambda i: self.target.holds(self._attacked(i).adaptive),
-        )
+        start = count - 1 if guess is None else guess
+        self.chosen = weakest(count, start, lambda i: self._holds(i) and not self._doubted(i))
+        if self.chosen is None:  # better than none: what attacks alone say, which is marked as that
+            self.chosen = weakest(count, start, self._holds)
+
+    def _holds(self, i: int) -> bool:
+        return self.target.holds(self._attacked(i).adaptive)
+
+    def _doubted(self, i: int) -> bool:
+        return self._attacked(i).doubted(self.target)
 
     def _predicted(self, i: int) -> tuple[float, ...]:
         setting = self.settings[i]
@@ -211,7 +218,11 @@ class _Search:
         if self.training is None:
             return point
         what = f"training with {setting.defense}, {setting.words}"
-        return replace(point, course=self.training.course(setting, self.store, lambda share: self._say(what)))
+        course = self.training.course(setting, self.store, lambda share: self._say(what))
+        promise = self.training.promise(setting)
+        return replace(
+            point, words=f"{setting.words}; {promise}" if promise else setting.words, course=course
+        )
 
     def _say(self, what: str) -> None:
         self.tell(what, self.share)

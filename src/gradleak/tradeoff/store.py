@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +28,16 @@ class Store:
         self.found = 0
         self._known: dict[str, Facts] = {}
 
-    def get(self, key: Mapping[str, Any], compute: Callable[[], Facts]) -> Facts:
-        """What belongs to ``key``, which is plain JSON: from before, or computed now and kept."""
+    def get(self, key: Mapping[str, Any], compute: Callable[[], Facts], names: Sequence[str] = ()) -> Facts:
+        """What belongs to ``key``, which is plain JSON: from before, or computed now and kept.
+
+        A file that lacks one of ``names`` is not believed.
+        """
         said = json.dumps(key, sort_keys=True)
         if said in self._known:
             return self._known[said]
         facts = self._read(said)
-        if facts is None:
+        if facts is None or not facts.keys() >= set(names):
             if self.closed:
                 raise KeyboardInterrupt
             facts = compute()
@@ -69,6 +72,8 @@ def fingerprint(*parts: nn.Module | Tensor) -> str:
     for part in parts:
         tensors = {"": part} if isinstance(part, Tensor) else part.state_dict()
         hashed.update(str(part).encode() if isinstance(part, nn.Module) else b"tensor")
+        modes = [] if isinstance(part, Tensor) else [module.training for module in part.modules()]
+        hashed.update(repr(modes).encode())  # dropout and BatchNorm are others in train mode
         for name, tensor in tensors.items():
             plain = tensor.detach().cpu().contiguous()
             hashed.update(f"{name} {plain.dtype} {list(plain.shape)}".encode())

@@ -139,7 +139,10 @@ def _certified(obs: Observation, found: Reconstruction) -> Reconstruction:
     if found.x is None or found.y is None or found.outcome is Outcome.DIVERGED:
         return found
     y = found.y if found.probabilities is None else found.probabilities
-    return dataclasses.replace(found, score=certify(obs, found.x, y).score)
+    certificate = certify(obs, found.x, y)
+    explained = isinstance(obs.client, Defended) and certificate.holds
+    outcome = Outcome.CONVERGED if explained else found.outcome
+    return dataclasses.replace(found, outcome=outcome, score=certificate.score)
 
 
 def _badness(found: Reconstruction) -> tuple[bool, float]:

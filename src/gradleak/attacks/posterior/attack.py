@@ -9,6 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from gradleak.attacks.base import Cost, Outcome, Reconstruction
+from gradleak.attacks.closed_form.certificate import certify
 from gradleak.attacks.kinks import kinked
 from gradleak.attacks.matching.optimizers.base import is_count
 from gradleak.attacks.posterior.merit import Posterior
@@ -99,16 +100,25 @@ _UNLABELLED = (
     f"at most {_MOST_LABELS} classes"
 )
 _NOTHING = "the update is zero everywhere, so every batch explains it as well as any other"
+_QUIET = 0.1  # mean square of the residual in deviations, where 1 is expected
 _OPEN = "the client is open: what is unknown of it is not learnt here"
 
 
 def _found(obs: Observation, posterior: Posterior, now: Walk, y: Tensor, seconds: float) -> Reconstruction:
     x = obs.domain.clamp(posterior.pictures(now.u)).to(obs.like)
-    reason = ""
-    if now.outcome is Outcome.STALLED:
+    outcome, reason = now.outcome, ""
+    if outcome in (Outcome.STALLED, Outcome.BUDGET) and certify(obs, x, y).holds:
+        outcome = (
+            Outcome.CONVERGED
+        )  # a few entries are off by more than rounding, and nothing more is to gain
+    if outcome is Outcome.CONVERGED and now.level < _QUIET:
+        reason = (
+            f"the update is off by {now.level:.1g} of what the assumed client would bring: is it too strong?"
+        )
+    if outcome is Outcome.STALLED:
         reason = f"no step helps any more, and the update is {now.excess:.2g} times what hides it away"
     return Reconstruction(
-        now.outcome,
+        outcome,
         x,
         y,
         now.score,

@@ -74,5 +74,11 @@ def excess(residual: Tree, known: Tree) -> dict[str, float]:
     return found
 
 
+def level(residual: Tree, known: Tree) -> float:
+    """The same over all parameters together."""
+    seen = sum(int((leaf > 0).sum()) for leaf in known.values())
+    return sum(float(leaf.square().sum()) for leaf in residual.values()) / max(seen, 1)
+
+
 def weighted(residual: Tree, weights: Tree) -> dict[str, Tensor]:
     return map_tree(torch.mul, dict(residual), weights)

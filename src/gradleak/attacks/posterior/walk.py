@@ -9,7 +9,7 @@ from torch import Tensor
 from gradleak.attacks.base import Outcome
 from gradleak.attacks.posterior.merit import Posterior
 from gradleak.attacks.posterior.newton import Newton
-from gradleak.attacks.posterior.trust import Trust, excess, weighted
+from gradleak.attacks.posterior.trust import Trust, excess, level, weighted
 from gradleak.trees import flatten
 
 _LOOSE = 4  # first steps, which are far from the end whatever they are
@@ -30,6 +30,7 @@ class Walk:
     step: int = 0
     score: float = float("inf")
     excess: float = float("inf")
+    level: float = float("inf")  # the same mean square over all entries together
     outcome: Outcome = Outcome.RUNNING
     history: list[tuple[int, float]] = field(default_factory=list)
 
@@ -59,6 +60,7 @@ def walk(posterior: Posterior, start: Tensor, *, steps: int, iterations: int, ki
         before = trust.cost(now.residual) + float(now.u.square().sum())
         merit = _along(posterior, now, move, trust, before)
         now.excess = max(excess(now.residual, posterior.known).values())
+        now.level = level(now.residual, posterior.known)
         now.score = posterior.unexplained(now.residual)
         now.history.append((now.cost, now.score))
         if not torch.isfinite(now.u).all():
