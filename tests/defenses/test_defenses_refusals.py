@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
+from defended import batch, network
 
 import gradleak as gl
-from defended import batch, network
 from gradleak.defenses import (
     DEFENSES,
     DPSGD,
