@@ -31,6 +31,7 @@ DEFENSES: dict[str, type[Defense]] = {
     "soteria": Soteria,
     "withhold": Withhold,
 }
+"""By the name that a command line says."""
 
 CLIENTS.update({kind.__name__: kind for kind in DEFENSES.values()})  # what a capture on disk can name
 

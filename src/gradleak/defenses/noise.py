@@ -75,7 +75,7 @@ class GaussianNoise(_Noise):
 
 @dataclass(frozen=True)
 class LaplaceNoise(_Noise):
-    """Laplace noise of this ``scale`` on every entry, whose variance is 2 ``scale``².
+    """Laplace noise of this ``scale`` on every entry, whose variance is twice ``scale`` squared.
 
     Its uncertainty is that of a Gaussian of the same variance: an attacker who uses the true density does
     better.
