@@ -1,7 +1,6 @@
 """The forecast against the best attack that we have: who is called safe, and who is not."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import click
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 import gradleak as gl
 from benchmarks.common import show
 from gradleak.risk import Forecast
+from gradleak.trees import flatten
 
 _SIZE = 16
 _SEED = 1000
@@ -55,12 +55,12 @@ def _case(model: str, client: str, share: float, case: int) -> dict[str, object]
     x = gl.zoo.pictures("faces", size=_SIZE, n=30, channels=1)[0][chosen]
     y = torch.randperm(10, generator=rng)[:n]
     net = MODELS[model](_SEED + case)
+    size = float(flatten(gl.observe(net, x, y, client=trains).update).square().mean().sqrt())
+    sends = gl.defenses.GaussianNoise(trains, std=share * size) if share else trains
+    told = gl.predict(net, x, y, client=sends, rng=case)
     # The forecast takes the order of local steps for known, and so do the attacks.
-    clear = gl.observe(net, x, y, client=trains, reveal=["labels", "order"], rng=case)
-    size = float(torch.cat([leaf.flatten() for leaf in clear.update.values()]).square().mean().sqrt())
-    told = gl.predict(net, x, y, client=trains, noise=share * size)
-    noisy = {k: u + share * size * torch.randn(u.shape, generator=rng) for k, u in clear.update.items()}
-    best = max(_reached(attack, replace(clear, update=noisy), x, y) for attack in _attacks(trains))
+    seen = gl.observe(net, x, y, client=sends, reveal=["labels", "order"], rng=case)
+    best = max(_reached(attack, seen, x, y) for attack in _attacks(trains))
     return {
         "network": model,
         "client": client,
