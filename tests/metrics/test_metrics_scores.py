@@ -39,7 +39,7 @@ def x():
 
 def test_the_public_surface():
     assert set(gradleak.metrics.__all__) == {
-        *("mse", "psnr", "ssim", "pair", "mean_picture", "random_picture", "Scores", "score"),
+        *("mse", "psnr", "ssim", "pair", "mean_picture", "random_picture", "Scores", "score", "identified"),
         *("label_agreement", "null_label_agreement", "flat_label_agreement"),
     }
     assert all(hasattr(gradleak.metrics, name) for name in gradleak.metrics.__all__)
