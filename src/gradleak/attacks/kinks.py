@@ -1,12 +1,13 @@
-"""Networks whose derivative jumps."""
+"""Whether an attack has to do with a derivative that jumps."""
 
-from torch import nn
+import torch
 
 from gradleak.observe import Observation
+from gradleak.observe.kinks import kinks
+from gradleak.observe.task import noise_batch
 
-_KINKED = (nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.ReLU6, nn.Hardtanh, nn.MaxPool1d, nn.MaxPool2d)
 
-
+@torch.inference_mode(False)
 def kinked(obs: Observation) -> bool:
-    """Whether the network has layers whose derivative jumps, which second-order descents cannot follow."""
-    return any(isinstance(module, _KINKED) for module in obs.model.modules())
+    """Whether a made-up batch meets kinks on its way, which second-order descents cannot follow."""
+    return bool(kinks(obs, noise_batch(obs.like, obs.x_shape)))

@@ -17,12 +17,12 @@ from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from gradleak.errors import InvalidBatch, InvalidInput, InvalidUpdate
 from gradleak.observe import Client, Observation, observe
 from gradleak.observe.checks import check_finite, check_fit, check_targets, require_function
 from gradleak.observe.jacobian import Jacobian
+from gradleak.observe.kinks import kinks
 from gradleak.observe.prior import prior_of
 from gradleak.observe.seen import Seen
 from gradleak.observe.uncertainty import weights as inverse
@@ -42,7 +42,6 @@ _NUMBERS = 2**27  # in all Krylov bases together: one GiB, and twice that while 
 _SINGLE = 4096  # unknowns above which float32 is worth a question: it takes a fifth to a ninth of the time
 _PROBED = 4  # Krylov steps, after which the largest eigenvalue is known well enough
 _PER_DIMENSION = 0.05  # Krylov steps for each dimension seen, before agreement is believed
-_KINKS = ("Relu", "LeakyRelu", "Prelu", "Rrelu", "Hard", "Threshold", "Abs", "Max", "Min", "Clamp")
 
 
 @dataclass(frozen=True, eq=False)
@@ -268,33 +267,14 @@ def _said(
 
 
 def _notes(obs: Observation, x: Tensor, found: Decibels) -> Iterator[str]:
-    if kinks := _kinks(obs, x):
+    if met := kinks(obs, x):
         yield (
-            f"Local: the network has kinks ({', '.join(kinks)}), across which the update is not linear; "
+            f"Local: the network has kinks ({', '.join(met)}), across which the update is not linear; "
             "attacks may fall short of this."
         )
     if not found.converged:
         levels = ", ".join(f"{s:g}" for s, e in zip(found.noise, found.error, strict=True) if e > AGREED)
         yield f"Not converged at noise {levels}: the true number is lower; exact=True settles it."
-
-
-def _kinks(obs: Observation, x: Tensor) -> list[str]:
-    """The kinds of non-smooth steps between the batch and the loss, read off the graph."""
-    with torch.enable_grad():
-        output = obs.task.with_copied_constants().forward(obs.params, x.clone().requires_grad_())
-    met: set[Any] = set()
-    left: list[Any] = [leaf.grad_fn for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
-    found: set[str] = set()
-    while left:
-        node = left.pop()
-        if node is None or node in met:
-            continue
-        met.add(node)
-        name = node.name().partition("Backward")[0]
-        if name.startswith(_KINKS):
-            found.add(name)
-        left += [parent for parent, _ in node.next_functions]
-    return sorted(found)
 
 
 def _observed(given: nn.Module | Observation, x: Tensor, y: Tensor, client: Client | None) -> Observation:
