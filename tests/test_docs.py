@@ -16,8 +16,8 @@ import torch
 import gradleak as gl
 from gradleak.attacks.gdl import attack as gdl_attack
 from gradleak.attacks.gdl import ways
-from gradleak.audit.findings import LEAK
 from gradleak.cli import main
+from gradleak.examination.findings import LEAK
 from gradleak.observe.local import AT_ONCE
 from gradleak.observe.observing import REVEALABLE
 

@@ -15,10 +15,10 @@ from click.testing import CliRunner
 from PIL import Image
 
 import gradleak as gl
-from gradleak.audit import Finding, Findings
 from gradleak.cli import main
 from gradleak.cli.console import print_findings
-from gradleak.cli.data import pictures
+from gradleak.examination import Finding, Findings
+from gradleak.sources.pictures import pictures
 
 
 @pytest.fixture

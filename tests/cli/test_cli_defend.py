@@ -9,9 +9,9 @@ from PIL import Image
 
 import gradleak as gl
 from gradleak.cli import main
-from gradleak.cli.defending import defended
 from gradleak.errors import InvalidInput
 from gradleak.observe import Client
+from gradleak.sources.defenses import defended
 
 QUICK = ("--pictures", 1, "--rounds", 3, "--participants", 2, "--seeds", 2)
 Run = Callable[..., Result]

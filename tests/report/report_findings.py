@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Generator
 
-from gradleak.audit.findings import Finding, Findings
+from gradleak.examination.findings import Finding, Findings
 
 UNSET = object()
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from report_findings import finding, findings
 
-from gradleak.audit.findings import Findings
+from gradleak.examination.findings import Findings
 from gradleak.threats import Ladder, Rung, Step
 
 

@@ -4,7 +4,7 @@ import xml.etree.ElementTree as ET
 import pytest
 from report_findings import finding, findings
 
-from gradleak.audit.findings import LEAK
+from gradleak.examination.findings import LEAK
 from gradleak.report import render
 from gradleak.report.chart import ABOVE, HEIGHT, chart
 

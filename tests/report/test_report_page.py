@@ -9,8 +9,8 @@ import torch
 from report_findings import finding, findings
 
 from gradleak import report
-from gradleak.audit.findings import LEAK
 from gradleak.errors import InvalidInput
+from gradleak.examination.findings import LEAK
 
 
 def text(page: str) -> str:

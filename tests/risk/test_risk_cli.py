@@ -8,8 +8,8 @@ from rich.console import Console
 
 import gradleak as gl
 from gradleak.cli import heat, main
-from gradleak.cli.defending import defended
 from gradleak.errors import InvalidInput
+from gradleak.sources.defenses import defended
 
 LENET = ("rank", "lenet", "--input", "3,8,8", "--arg", "size=8", "--arg", "classes=3")
 DIGITS = ("--data", "digits", "--size", "8", "--arg", "channels=1", "--arg", "size=8")

@@ -8,7 +8,6 @@ from typing import Any
 import click
 
 from gradleak.attacks import ATTACKS, Outcome, Reconstruction
-from gradleak.cli.attacks import named
 from gradleak.cli.console import (
     EXIT_INTERRUPTED,
     EXIT_NO_ANSWER,
@@ -18,8 +17,10 @@ from gradleak.cli.console import (
     progress_bar,
     quiet_option,
 )
-from gradleak.cli.models import args_option, build, device_option, model_option, usable
+from gradleak.cli.models import args_option, device_option, model_option
 from gradleak.observe import LocalTraining
+from gradleak.sources.attacks import named
+from gradleak.sources.models import arguments, build, usable
 
 _DEFAULT = "ssras" if "ssras" in ATTACKS else "dlg"
 _OURS = re.compile(r"recovered(-\d+\.png|\.safetensors)")
@@ -62,7 +63,7 @@ def attack(
     from gradleak.observe import load
 
     chosen = named(name, trials=trials)
-    seen = load(capture, build(spec, pairs, None).to(usable(device)))
+    seen = load(capture, build(spec, arguments(pairs), None).to(usable(device)))
     if out is not None:
         require_folder(out)
     found = Reconstruction(Outcome.RUNNING, reason="stopped before the first candidate")

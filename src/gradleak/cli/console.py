@@ -12,9 +12,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 
 from gradleak.attacks import Outcome, Reconstruction
-from gradleak.audit import Findings
-from gradleak.audit import Progress as Callback
-from gradleak.audit.findings import decibels
+from gradleak.examination import Findings
+from gradleak.examination import Progress as Callback
+from gradleak.examination.findings import decibels
 
 EXIT_NO_ANSWER = 1
 EXIT_BAD_INPUT = 2

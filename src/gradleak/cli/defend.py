@@ -1,7 +1,6 @@
 """``gradleak defend``: how much of which defense is enough, and what it costs."""
 
 import functools
-import inspect
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -24,9 +23,10 @@ from gradleak.cli.console import (
     quiet_option,
     results,
 )
-from gradleak.cli.data import pictures
-from gradleak.cli.models import args_option, build, builder
+from gradleak.cli.models import args_option
 from gradleak.errors import InvalidInput
+from gradleak.sources.models import arguments, build, takes
+from gradleak.sources.pictures import pictures
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -243,11 +243,13 @@ class _Asked:
             make: Callable[[int], nn.Module] = self.model
         else:
             x, y = zoo.pictures("digits", size=8, seed=1)
-            if not {"classes", "channels", "size"} <= _takes(self.spec):
+            if not {"classes", "channels", "size"} <= takes(self.spec):
                 why = f"{self.spec} takes no classes, channels and size, so that it could be built for digits"
                 return None, f"no accuracy was measured: {self.data} cannot be learnt, and {why}"
             said, own = f"digits, with a network of the same kind, since {self.data} cannot be learnt", False
-            make = functools.partial(_built, self.spec, self.pairs, {"classes": 10, "channels": 1, "size": 8})
+            make = functools.partial(
+                build, self.spec, arguments(self.pairs), fit={"classes": 10, "channels": 1, "size": 8}
+            )
         k = len(y) // _HELD_OUT
         of = (
             f"Measured on {said}: {len(y) - k} to train on, {k} held out, {counted(self.seeds, 'seed')}, "
@@ -261,11 +263,11 @@ class _Asked:
 
     def model(self, seed: int) -> "nn.Module":
         fit = {"classes": self.classes, "channels": self.channels, "size": self.size}
-        return _built(self.spec, self.pairs, fit, seed)
+        return build(self.spec, arguments(self.pairs), seed, fit=fit)
 
     def _every(self) -> tuple["Tensor", "Tensor"]:
         from gradleak import zoo
-        from gradleak.cli.data import count
+        from gradleak.sources.pictures import count
 
         used = self.n * self.batch
         every = zoo.PICTURES[self.data].count if self.data in zoo.PICTURES else count(self.data)
@@ -317,21 +319,6 @@ def _fill(asked: _Asked, folder: Path, name: str) -> str:
 
     asked.search()(defenses=(name,), store=Store(folder))
     return name
-
-
-def _built(spec: str, pairs: tuple[str, ...], fit: dict[str, int], seed: int) -> "nn.Module":
-    """The model, handed what of ``fit`` it takes and was not told otherwise."""
-    said = {pair.partition("=")[0] for pair in pairs}
-    more = [f"{name}={value}" for name, value in fit.items() if name in _takes(spec) and name not in said]
-    return build(spec, (*pairs, *more), seed)
-
-
-def _takes(spec: str) -> set[str]:
-    """The names that a callable can be handed."""
-    try:
-        return set(inspect.signature(builder(spec)).parameters)
-    except (TypeError, ValueError):  # some callables do not say
-        return set()
 
 
 def _shuffled(n: int, seed: int) -> "Tensor":

@@ -25,7 +25,7 @@ def demo(out: Path, data: str, n: int, seed: int, as_json: bool, quiet: bool) ->
     that gradient and the network, and neither the picture nor its label.
     """
     from gradleak import attacks, zoo
-    from gradleak.audit import examine
+    from gradleak.examination import examine
     from gradleak.files import require_folder
     from gradleak.observe import observe
     from gradleak.report import write

@@ -8,7 +8,6 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from gradleak.cli.attacks import named
 from gradleak.cli.console import (
     EXIT_INTERRUPTED,
     EXIT_NO_ANSWER,
@@ -19,18 +18,13 @@ from gradleak.cli.console import (
     quiet_option,
     results,
 )
-from gradleak.cli.data import Source, data_options
-from gradleak.cli.models import (
-    args_option,
-    build,
-    device_option,
-    load_weights,
-    model_option,
-    usable,
-    weights_option,
-)
+from gradleak.cli.data import data_options
+from gradleak.cli.models import args_option, device_option, model_option, weights_option
 from gradleak.cli.training import Training, training_options
 from gradleak.errors import InvalidInput
+from gradleak.sources.attacks import named
+from gradleak.sources.models import arguments, build, load_weights, usable
+from gradleak.sources.pictures import Source
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -111,7 +105,7 @@ def ladder(
     from gradleak.report import write_ladder
 
     client, attack = training.client(batch), named(name, trials=trials, steps=steps)
-    model = build(spec, pairs, seed)
+    model = build(spec, arguments(pairs), seed)
     load_weights(model, weights)
     model = model.to(usable(device))
     batches = _batches(model, client, source, batch, clients)

@@ -5,9 +5,11 @@ from pathlib import Path
 import click
 
 from gradleak.cli.console import json_option, print_json
-from gradleak.cli.data import Source, data_options
-from gradleak.cli.models import args_option, build, load_weights, model_option, weights_option
+from gradleak.cli.data import data_options
+from gradleak.cli.models import args_option, model_option, weights_option
 from gradleak.cli.training import Training, training_options
+from gradleak.sources.models import arguments, build, load_weights
+from gradleak.sources.pictures import Source
 
 
 @click.command()
@@ -67,7 +69,7 @@ def observe(
     from gradleak.observe import save
 
     client = training.client(batch)
-    model = build(spec, pairs, seed).train(train_mode)
+    model = build(spec, arguments(pairs), seed).train(train_mode)
     load_weights(model, weights)
     x, y = source.read(batch)
     names = [name.strip() for name in reveal.split(",") if name.strip()]

@@ -9,11 +9,14 @@ from rich.table import Table
 
 from gradleak.cli import heat
 from gradleak.cli.console import console, json_option, print_json, results
-from gradleak.cli.data import Source, data_options
-from gradleak.cli.defending import defended, defense_option
-from gradleak.cli.models import args_option, build, load_weights, weights_option
+from gradleak.cli.data import data_options
+from gradleak.cli.defending import defense_option
+from gradleak.cli.models import args_option, weights_option
 from gradleak.cli.training import Training, training_options
 from gradleak.errors import InvalidBatch, InvalidInput
+from gradleak.sources.defenses import defended
+from gradleak.sources.models import arguments, build, load_weights
+from gradleak.sources.pictures import Source
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -77,7 +80,7 @@ def rank(
     """
     from gradleak import risk as room
 
-    model, record = build(spec, pairs, seed).eval(), _shape(shape)
+    model, record = build(spec, arguments(pairs), seed).eval(), _shape(shape)
     report = room.rank(model, record, exact=exact, batch=batch, rng=seed)
     changes = None
     if advice and not report.breaks:
@@ -165,9 +168,10 @@ def predict(
     client = defended(_client(sends, training, batch), defenses)
     if out is not None:
         require_folder(out)
-    model = build(spec, pairs, seed).train(train_mode)
-    load_weights(model, weights)
     x, y = source.read(batch)
+    fit = {"channels": x.shape[1], "size": x.shape[-1]}
+    model = build(spec, arguments(pairs), seed, fit=fit).train(train_mode)
+    load_weights(model, weights)
     y = y % classes_of(model, x)
     found = room.predict(
         model, x, y, client=client, noise=noise, exact=exact or None, layers=layers, rng=seed

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gradleak.audit.findings import LEAK, Finding, Findings
+from gradleak.examination.findings import LEAK, Finding, Findings
 from gradleak.report import wording
 
 # Pixels; across, everything is in percent, so that the chart fits a phone without shrinking its text.

@@ -2,8 +2,8 @@
 
 import math
 
-from gradleak.audit.findings import Finding, Findings
 from gradleak.errors import InvalidInput
+from gradleak.examination.findings import Finding, Findings
 
 
 def by_exposure(findings: Findings) -> list[tuple[int, Finding]]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from gradleak.audit.findings import LEAK, Finding, Findings
+from gradleak.examination.findings import LEAK, Finding, Findings
 from gradleak.report import wording
 from gradleak.report.chart import chart, chart_of_rungs
 from gradleak.report.exposure import by_exposure

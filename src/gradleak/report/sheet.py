@@ -8,7 +8,7 @@ import matplotlib
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from gradleak.audit.findings import Finding, Findings
+from gradleak.examination.findings import Finding, Findings
 from gradleak.report import wording
 from gradleak.report.exposure import by_exposure
 from gradleak.report.pictures import encoded, image

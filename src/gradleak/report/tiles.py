@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from gradleak.audit.findings import Finding
+from gradleak.examination.findings import Finding
 from gradleak.report import wording
 from gradleak.report.pictures import data_uri, encoded, image
 

@@ -2,7 +2,7 @@
 
 import math
 
-from gradleak.audit.findings import LEAK, Finding, decibels
+from gradleak.examination.findings import LEAK, Finding, decibels
 
 _OUTCOMES = {
     "converged": "converged",

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from gradleak.audit.findings import Findings
+from gradleak.examination.findings import Findings
 from gradleak.files import write_together
 from gradleak.report.html import render, render_ladder
 from gradleak.report.pictures import png

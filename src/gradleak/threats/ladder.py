@@ -7,9 +7,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from gradleak.attacks import Attack, gdl
-from gradleak.audit import Findings, Progress, examine
-from gradleak.audit.findings import decibels
 from gradleak.errors import GradleakError, InvalidBatch, InvalidInput
+from gradleak.examination import Findings, Progress, examine
+from gradleak.examination.findings import decibels
 from gradleak.observe import Client, OneGradient, Summed
 from gradleak.randomness import Rng
 from gradleak.threats.rungs import RUNGS, Batch, Rung, Setting, guess_at

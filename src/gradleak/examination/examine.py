@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gradleak.attacks import Attack, Outcome, Reconstruction
 from gradleak.attacks.matching import Matching
-from gradleak.audit.findings import Finding, Findings
+from gradleak.examination.findings import Finding, Findings
 from gradleak.metrics import Scores, mean_picture, score
 from gradleak.observe import Observation
 from gradleak.randomness import spawn

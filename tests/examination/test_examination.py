@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import gradleak as gl
-from gradleak.audit import examine
-from gradleak.audit.findings import LEAK, decibels
+from gradleak.examination import examine
+from gradleak.examination.findings import LEAK, decibels
 
 FACES, _ = gl.zoo.pictures("faces", size=8, n=40, channels=1)
 

@@ -1,0 +1,126 @@
+"""From ``module:callable`` to a model."""
+
+import importlib
+import inspect
+import sys
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import nn
+
+from gradleak.errors import GradleakError, InvalidInput, InvalidModel
+from gradleak.randomness import generator
+
+
+def build(
+    spec: str,
+    arguments: Mapping[str, Any],
+    seed: int | None,
+    *,
+    fit: Mapping[str, Any] = MappingProxyType({}),
+) -> nn.Module:
+    """Call what ``spec`` names; with a seed, initialisation depends on that alone.
+
+    ``fit`` is what the pictures are like, of which a builder is handed what it takes and was not told.
+    """
+    call = builder(spec)
+    arguments = {name: value for name, value in fit.items() if name in takes(spec)} | dict(arguments)
+    if seed is not None:
+        generator(seed)  # refuses what no generator takes
+    try:
+        with torch.random.fork_rng(devices=[]):
+            if seed is not None:
+                torch.manual_seed(seed)
+            model = call(**arguments)
+    except GradleakError:
+        raise
+    except Exception as error:  # it is someone else's code, and may raise anything
+        raise InvalidInput(
+            f"{spec} could not be called with {arguments or 'no arguments'}: {_told(error)}"
+        ) from error
+    if not isinstance(model, nn.Module):
+        raise InvalidModel(f"expected {spec} to return a torch.nn.Module; it returned {type(model).__name__}")
+    return model
+
+
+def takes(spec: str) -> set[str]:
+    """The names that what ``spec`` names can be handed."""
+    try:
+        return set(inspect.signature(builder(spec)).parameters)
+    except (TypeError, ValueError):  # some callables do not say
+        return set()
+
+
+def load_weights(model: nn.Module, path: Path | None) -> None:
+    if path is None:
+        return
+    try:
+        model.load_state_dict(safetensors.torch.load_file(path))
+    except Exception as error:
+        raise InvalidModel(f"the weights in {path} do not fit the model: {error}") from error
+
+
+def usable(name: str) -> torch.device:
+    """The device of that name, once something could be computed there."""
+    try:
+        torch.empty(1, device=name).cpu()  # "meta" makes tensors, but nothing can be read back from them
+    except (RuntimeError, AssertionError) as error:
+        raise InvalidInput(f"the device '{name}' cannot be used: {str(error).splitlines()[0]}") from error
+    return torch.device(name)
+
+
+def builder(spec: str) -> Any:
+    from gradleak.zoo import MODELS
+
+    if ":" not in spec:
+        if spec in MODELS:
+            return MODELS[spec]
+        near = get_close_matches(spec, MODELS, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise InvalidInput(f"expected module:callable or one of {', '.join(MODELS)}; came '{spec}'{hint}")
+    module, _, name = spec.partition(":")
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # a model beside the place where the command is called
+    try:
+        imported = importlib.import_module(module)
+    except Exception as error:  # importing runs it
+        raise InvalidInput(
+            f"cannot import {module or 'a module without a name'}: {_told(error)}. "
+            "Is it installed, or in this folder?"
+        ) from error
+    found = getattr(imported, name, None)
+    if found is None:
+        raise InvalidInput(f"{module} has no '{name}'")
+    if not callable(found):
+        raise InvalidInput(f"{spec} is no callable, but {type(found).__name__}")
+    return found
+
+
+def _told(error: Exception) -> str:
+    kind = type(error).__name__
+    return f"{error}" if isinstance(error, (TypeError, ImportError)) and str(error) else f"{kind}: {error}"
+
+
+def arguments(pairs: tuple[str, ...]) -> dict[str, Any]:
+    """From NAME=VALUE; numbers, true, false and none are understood."""
+    return dict(_pair(pair) for pair in pairs)
+
+
+def _pair(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise InvalidInput(f"expected --arg NAME=VALUE; came '{text}'")
+    words = {"true": True, "false": False, "none": None}
+    if value.lower() in words:
+        return name, words[value.lower()]
+    for number in (int, float):
+        try:
+            return name, number(value)
+        except ValueError:
+            continue
+    return name, value
