@@ -161,6 +161,7 @@ class Citable(Protocol):
     def citations(self) -> tuple[str, ...]: ...
 
 
-def cite(method: Citable) -> str:
-    """BibTeX of everything that an attack, or another method, is made of: ``cite(gl.attacks.dlg())``."""
-    return "\n\n".join(REFERENCES[key] for key in dict.fromkeys(method.citations))
+def cite(*methods: Citable) -> str:
+    """BibTeX of everything that attacks, or other methods, are made of: ``cite(gl.attacks.dlg())``."""
+    keys = (key for method in methods for key in method.citations)
+    return "\n\n".join(REFERENCES[key] for key in dict.fromkeys(keys))

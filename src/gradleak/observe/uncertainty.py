@@ -67,6 +67,13 @@ def uncertainty(
     return {name: rounding(params[name] + leaf if sends_weights else leaf) for name, leaf in update.items()}
 
 
+def undefended(client: Client) -> Client:
+    """The client without the defenses around it."""
+    while isinstance(client, Defended):
+        client = client.client
+    return client
+
+
 def _alone(client: Client) -> Client:
     """A sum of one is that one."""
     return client.all[0] if isinstance(client, Summed) and client.clients == 1 else client

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gradleak.observe import Client, LocalTraining, Observation, OneGradient, Summed, observe
+from gradleak.observe import Client, LocalTraining, Observation, Summed, observe
 from gradleak.observe.draws import trains_differently
 from gradleak.observe.statistics import norm_layers
+from gradleak.observe.uncertainty import Defended, undefended
 
 Batch = tuple[Tensor, Tensor]
 Seen = tuple[Observation, Batch]
@@ -81,7 +82,7 @@ def _no_statistics(setting: Setting) -> str:
 
 
 def _no_order(setting: Setting) -> str:
-    client = setting.client
+    client = undefended(setting.client)
     if not isinstance(client, LocalTraining):
         return "the client takes one gradient of the whole batch"
     if client.knows_order:
@@ -151,7 +152,9 @@ def guess_at(client: Client) -> Client:
 
     Batch size, momentum and the like stay: they are in most recipes, and rarely changed.
     """
-    if isinstance(client, OneGradient) or not isinstance(client, LocalTraining):
+    if isinstance(client, Defended):
+        return replace(client, client=guess_at(client.client))  # type: ignore[type-var]
+    if not isinstance(client, LocalTraining):
         return client
     order = client.order if isinstance(client.order, str) else "shuffled"
     return replace(client, lr=client.lr / 2, epochs=client.epochs + 1, order=order)

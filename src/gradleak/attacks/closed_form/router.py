@@ -20,7 +20,7 @@ from gradleak.attacks.posterior import map
 from gradleak.attacks.posterior.merit import Posterior
 from gradleak.labels import inferred
 from gradleak.observe import LocalTraining, Observation
-from gradleak.observe.uncertainty import Defended
+from gradleak.observe.uncertainty import Defended, undefended
 from gradleak.randomness import Rng, spawn
 
 
@@ -110,10 +110,7 @@ class SSRAS:
 
 def _bare(obs: Observation) -> Observation:
     """The same update, taken for what the client would have sent without its defenses."""
-    client = obs.client
-    while isinstance(client, Defended):
-        client = client.client
-    return dataclasses.replace(obs, client=client)
+    return dataclasses.replace(obs, client=undefended(obs.client)) if isinstance(obs.client, Defended) else obs
 
 
 def _explaining(obs: Observation, found: Reconstruction) -> Reconstruction:

@@ -1,0 +1,402 @@
+"""What an audit has found so far: its finished cases, and what they say of every private record."""
+
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+from scipy.stats import binomtest
+from torch import Tensor
+
+from gradleak.cases.case import ATTACK, FORECAST, KNOWS, KNOWS_NOT, Case, Left
+from gradleak.examination.findings import Finding, decibels
+
+Facts = dict[str, Any]
+
+
+class Pictures(Protocol):
+    """Where a record's pictures are, each [C, H, W] with pixels in [0, 1]; None where there is none."""
+
+    def truth(self, sample: int) -> Tensor | None: ...
+
+    def null(self, sample: int) -> Tensor | None: ...
+
+    def guess(self, key: str, place: int) -> Tensor | None: ...
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One private record. ``label_name`` is what its class is called."""
+
+    name: str
+    batch: int
+    label: int | None
+    label_name: str
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way of training and sharing: a client with its defenses around it, and what it is called."""
+
+    name: str
+    client: str
+    defenses: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one attack made of one record; ``place`` is its number in the case. Numbers as in Finding."""
+
+    sample: int
+    place: int
+    psnr: float
+    null_psnr: float
+    leak: float
+    leaked: bool
+    ssim: float | None
+    null_ssim: float | None
+    label: int | None
+    label_guess: int | None
+    guessed: bool
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What the forecast says of one record. None where nothing could be predicted."""
+
+    sample: int
+    verdict: str
+    psnr: float
+    null_psnr: float
+    label_read: bool | None
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Done:
+    """A finished case. ``samples`` are the records that it is about, by number. ``facts`` is plain JSON; its
+    "error" says why there is nothing else in it.
+    """
+
+    case: Case
+    samples: tuple[int, ...]
+    key: str
+    facts: Facts
+
+    @property
+    def error(self) -> str:
+        return str(self.facts.get("error", ""))
+
+    @cached_property
+    def rows(self) -> tuple[Row, ...]:
+        """Of an attack, by record."""
+        return tuple(
+            Row(
+                sample=sample,
+                place=place,
+                psnr=float(row["psnr"]),
+                null_psnr=max(float(row["null_psnr"]), float(row["random_psnr"])),
+                leak=float(row["leak"]),
+                leaked=row["leaked"],
+                ssim=row["ssim"],
+                null_ssim=row["null_ssim"],
+                label=row["label"],
+                label_guess=row["label_guess"],
+                guessed=row["guessed"],
+            )
+            for place, (sample, row) in enumerate(zip(self.samples, self.facts.get("rows", ()), strict=False))
+        )
+
+    @cached_property
+    def expected(self) -> tuple[Expected, ...]:
+        """Of a forecast, by record."""
+        return tuple(
+            Expected(
+                sample=sample,
+                verdict=one["verdict"],
+                psnr=float(one["psnr"]),
+                null_psnr=float(one["null_psnr"]),
+                label_read=one["label_read"],
+                reasons=tuple(one["reasons"]),
+            )
+            for sample, one in zip(self.samples, self.facts.get("samples", ()), strict=False)
+        )
+
+    @property
+    def outcome(self) -> str:
+        return "failed" if self.error else str(self.facts.get("outcome", ""))
+
+    @property
+    def reason(self) -> str:
+        return self.error or str(self.facts.get("reason", ""))
+
+    @property
+    def matching_gradients(self) -> int:
+        return int(self.facts.get("matching_gradients", 0))
+
+    @property
+    def seconds(self) -> float:
+        return float(self.facts.get("seconds", 0.0))
+
+    @property
+    def answered(self) -> bool:
+        """Whether the attack came to a guess."""
+        return any(row.guessed for row in self.rows)
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best that any attack made of a record: its number beside the null, and which case it was."""
+
+    row: Row
+    done: Done
+
+
+@dataclass(frozen=True)
+class Rate:
+    """How often an attack leaked a record, with the 95 % interval of Wilson."""
+
+    leaked: int
+    of: int
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        if not self.of:
+            return 0.0, 1.0
+        found = binomtest(self.leaked, self.of).proportion_ci(method="wilson")
+        return float(found.low), float(found.high)
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        return f"{self.leaked} of {self.of} ({low:.0%} to {high:.0%})"
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """One run of an audit. All numbers are derived from the finished cases, and from nothing else.
+
+    ``facts`` is what the run says of itself: title, model, null, seeds, versions, assumptions by rung.
+    ``ways`` and ``rungs`` are in the order of the plan, a server that knows less coming later.
+    """
+
+    number: int
+    facts: Facts
+    samples: tuple[Sample, ...]
+    ways: tuple[Way, ...]
+    rungs: tuple[str, ...]
+    done: tuple[Done, ...]
+    left: tuple[Left, ...]
+    pictures: Pictures
+
+    # What the run says of itself.
+
+    @property
+    def title(self) -> str:
+        return str(self.facts["title"])
+
+    @property
+    def finished(self) -> bool:
+        """Whether every case was run or spared."""
+        return bool(self.facts["finished"])
+
+    @property
+    def seconds(self) -> float:
+        """Of computing, in all processes together."""
+        return sum(one.seconds for one in self.done)
+
+    @property
+    def matching_gradients(self) -> int:
+        return sum(one.matching_gradients for one in self.done)
+
+    # Cases.
+
+    @cached_property
+    def attacks(self) -> tuple[Done, ...]:
+        """Attacks that were run; not those that failed."""
+        return tuple(one for one in self.done if one.case.kind == ATTACK and not one.error)
+
+    @cached_property
+    def failed(self) -> tuple[Done, ...]:
+        return tuple(one for one in self.done if one.error)
+
+    @property
+    def missing(self) -> tuple[Left, ...]:
+        """Cases that an unfinished run did not come to."""
+        return tuple(one for one in self.left if not one.spared)
+
+    def run(
+        self, way: str, *, rung: str | None = None, attacker: str | None = None, attack: str | None = None
+    ) -> list[Done]:
+        """Attacks on one way of training; None is any."""
+        return [
+            one
+            for one in self.attacks
+            if one.case.protocol == way
+            and rung in (None, one.case.rung)
+            and attacker in (None, one.case.attacker)
+            and attack in (None, one.case.attack)
+        ]
+
+    def forecast(self, way: str, sample: int) -> Expected | None:
+        for one in self.done:
+            if one.case.kind == FORECAST and one.case.protocol == way:
+                for expected in one.expected:
+                    if expected.sample == sample:
+                        return expected
+        return None
+
+    # What they say.
+
+    def best(self, way: str, sample: int, **where: Any) -> Best | None:
+        """Of all attacks on this record, or of those ``where`` says as in ``run``; None without a guess."""
+        found = [
+            Best(row, one)
+            for one in self.run(way, **where)
+            for row in one.rows
+            if row.sample == sample and row.guessed
+        ]
+        return max(found, key=lambda best: best.row.leak, default=None)
+
+    def bests(self, way: str, **where: Any) -> list[Best]:
+        """The best of every record that has one."""
+        found = (self.best(way, i, **where) for i in range(len(self.samples)))
+        return [one for one in found if one is not None]
+
+    def leaked(self, way: str, **where: Any) -> int:
+        return sum(best.row.leaked for best in self.bests(way, **where))
+
+    def rate(self, way: str, **where: Any) -> Rate:
+        """Over every record and every start of the attacks that ``where`` says."""
+        rows = [row for one in self.run(way, **where) for row in one.rows if row.guessed]
+        return Rate(sum(row.leaked for row in rows), len(rows))
+
+    def median_psnr(self, way: str, **where: Any) -> float | None:
+        """Of the best of every record."""
+        return _median(best.row.psnr for best in self.bests(way, **where))
+
+    def median_null_psnr(self, way: str, **where: Any) -> float | None:
+        return _median(best.row.null_psnr for best in self.bests(way, **where))
+
+    def worst_psnr(self, way: str, **where: Any) -> float | None:
+        """That of the record that is worst off."""
+        return max((best.row.psnr for best in self.bests(way, **where)), default=None)
+
+    def median_forecast(self, way: str) -> float | None:
+        found = (self.forecast(way, i) for i in range(len(self.samples)))
+        return _median(one.psnr for one in found if one is not None)
+
+    def labels(self, way: str, **where: Any) -> tuple[float, float] | None:
+        """The best attack's share of labels that are right in any order, and that of chance."""
+        by_batch: dict[int, tuple[float, float]] = {}
+        for one in self.run(way, **where):
+            share = one.facts.get("label_agreement")
+            if share is None or one.facts["labels_given"]:
+                continue
+            pair = (float(share), float(one.facts["null_label_agreement"] or 0.0))
+            by_batch[one.case.group] = max(pair, by_batch.get(one.case.group, pair))
+        if not by_batch:
+            return None
+        shares, chances = zip(*by_batch.values(), strict=True)
+        return statistics.fmean(shares), statistics.fmean(chances)
+
+    def lowest(self, way: str) -> str | None:
+        """The least that a server must know for a leak: the last rung on which one was found."""
+        leaking = [rung for rung in self.rungs if self.leaked(way, rung=rung)]
+        return leaking[-1] if leaking else None
+
+    def by_exposure(self, way: str) -> list[int]:
+        """The records, the most exposed first; those without a guess come last."""
+
+        def order(i: int) -> tuple[bool, float]:
+            best = self.best(way, i)
+            return best is None, 0.0 if best is None else -best.row.leak
+
+        return sorted(range(len(self.samples)), key=order)
+
+    def finding(self, best: Best) -> Finding:
+        """The same with its pictures, as pages draw it."""
+        row = best.done.facts["rows"][best.row.place] | {"name": self.samples[best.row.sample].name}
+        truth, null = self.pictures.truth(best.row.sample), self.pictures.null(best.row.sample)
+        if truth is None or null is None:
+            raise LookupError(f"the pictures of {self.samples[best.row.sample].name} are not there")
+        guess = self.pictures.guess(best.done.key, best.row.place)
+        return Finding.from_dict(row, truth=truth, null=null, guess=guess)
+
+    # In words.
+
+    def verdict_on(self, way: str) -> str:
+        """One sentence about one way of training, with its null."""
+        total = len(self.samples)
+        found = self.bests(way)
+        if not found:
+            return f"Under {way}, no attack came to a guess, which says nothing about a leak."
+        leaked = sum(best.row.leaked for best in found)
+        null = decibels(self.median_null_psnr(way) or 0.0)
+        reached = decibels(self.median_psnr(way) or 0.0)
+        undone = f"; {total - len(found)} came to no guess" if len(found) < total else ""
+        if not leaked:
+            return (
+                f"Under {way}, none of {total} records leaks to the attacks that were run: {reached} in the "
+                f"median, and {null} without the update{undone}."
+            )
+        return (
+            f"Under {way}, {leaked} of {total} records leak: {reached} in the median, and {null} without "
+            f"the update{undone}. The last server to which one leaks: {self.lowest(way)}."
+        )
+
+    @property
+    def verdict(self) -> str:
+        """One sentence over all ways of training, with what it leaves out."""
+        total = len(self.samples)
+        parts = []
+        for way in self.ways:
+            found = self.bests(way.name)
+            leaked = sum(best.row.leaked for best in found)
+            said = f"{leaked} of {total}" if leaked else "none" if found else "no answer"
+            parts.append((way.name, said))
+        unfinished = "" if self.finished else "; the run is not finished"
+        listed = ", ".join(f"{said} under {name}" for name, said in parts)
+        return f"Records that leak: {listed}{unfinished}."
+
+    def to_dict(self) -> Facts:
+        """Everything but the pictures, as plain JSON."""
+        return {
+            "run": self.number,
+            "verdict": self.verdict,
+            **self.facts,
+            "samples": [vars(one) for one in self.samples],
+            "ways": [self._way(way) for way in self.ways],
+            "rungs": list(self.rungs),
+            "cases": [{**one.case.to_dict(), "key": one.key, **one.facts} for one in self.done],
+            "left": [one.to_dict() for one in self.left],
+            "seconds": self.seconds,
+            "matching_gradients": self.matching_gradients,
+        }
+
+    def _way(self, way: Way) -> Facts:
+        labels = self.labels(way.name)
+        return {
+            **vars(way),
+            "defenses": list(way.defenses),
+            "verdict": self.verdict_on(way.name),
+            "leaked": self.leaked(way.name),
+            "lowest_rung": self.lowest(way.name),
+            "worst_psnr": _plain(self.worst_psnr(way.name)),
+            "median_psnr": _plain(self.median_psnr(way.name)),
+            "median_null_psnr": _plain(self.median_null_psnr(way.name)),
+            "median_forecast": _plain(self.median_forecast(way.name)),
+            "median_psnr_naive": _plain(self.median_psnr(way.name, attacker=KNOWS_NOT)),
+            "median_psnr_adaptive": _plain(self.median_psnr(way.name, attacker=KNOWS)),
+            "label_agreement": None if labels is None else labels[0],
+            "null_label_agreement": None if labels is None else labels[1],
+        }
+
+
+def _median(values: Iterable[float]) -> float | None:
+    known = list(values)
+    return statistics.median(known) if known else None
+
+
+def _plain(value: float | None) -> Any:
+    return value if value is None or abs(value) != float("inf") else str(value)

@@ -1,0 +1,307 @@
+"""An audit's store: an index in SQLite, and for every finished case a file that holds all there is of it."""
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from torch import Tensor
+
+from gradleak.cases.case import Case, Left
+from gradleak.cases.packed import pack, said_in, unpack
+from gradleak.cases.record import Done, Facts, Record, Sample, Way
+from gradleak.cases.shelf import Folder, Memory, Shelf
+from gradleak.errors import CannotWrite, InvalidInput
+from gradleak.files import require_folder
+
+VERSION = 1
+"""Of what is kept. A folder of a later one is refused: it belongs to a newer gradleak."""
+
+_INDEX = "index.sqlite"
+_SCHEMA = """
+CREATE TABLE cases (key TEXT PRIMARY KEY, facts TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE runs (number INTEGER PRIMARY KEY, facts TEXT NOT NULL);
+CREATE TABLE parts (place INTEGER PRIMARY KEY, run INTEGER, key TEXT, what TEXT NOT NULL, UNIQUE (run, key));
+"""
+
+
+class Store:
+    """Finished cases by what defines them, and runs, each a list of cases.
+
+    A case is on disk, whole, before the next one begins. The index can be made again from the files, and is
+    where it was damaged. With ``alone``, no other audit may use the folder at the same time.
+    """
+
+    def __init__(self, folder: Path | None = None, *, alone: bool = True) -> None:
+        self.folder = folder
+        self.mended = ""
+        self._lock: FileLock | None = None
+        self._shelf: Shelf = Memory() if folder is None else Folder(folder)
+        if folder is not None:
+            if alone:
+                self._lock = _locked(folder)
+            elif not (folder / _INDEX).is_file():
+                raise InvalidInput(f"expected the folder of an audit; {folder} holds no {_INDEX}")
+        try:
+            self._index = self._opened()
+        except BaseException:
+            self._release()
+            raise
+
+    def close(self) -> None:
+        self._index.close()
+        self._release()
+
+    def __enter__(self) -> "Store":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # Cases.
+
+    def find(self, key: str, case: Case, samples: Sequence[int]) -> Done | None:
+        """What was finished before, under whatever name; None where its file is gone or damaged."""
+        row = self._index.execute("SELECT facts FROM cases WHERE key = ?", (key,)).fetchone()
+        content = self._shelf.get(_file(key)) if row else None
+        if row is None or content is None or said_in(content) is None:
+            return None
+        return Done(case, tuple(samples), key, json.loads(row[0]))
+
+    def keep(self, done: Done, guess: Tensor | None, run: int) -> None:
+        """A finished case. Its file is whole before the index names it."""
+        tensors = {} if guess is None else {"guess": guess}
+        said = {"version": VERSION, "what": _what(done), "facts": done.facts}
+        self._shelf.put(_file(done.key), pack(tensors, said))
+        with self._writing() as index:
+            index.execute("INSERT OR REPLACE INTO cases VALUES (?, ?)", (done.key, json.dumps(done.facts)))
+            _insert_part(index, run, done.key, _what(done))
+
+    def take(self, done: Done, run: int) -> None:
+        """A case of an earlier run that holds for this one too."""
+        with self._writing() as index:
+            _insert_part(index, run, done.key, _what(done))
+
+    def keep_batch(self, name: str, truth: Tensor, null: Tensor) -> None:
+        """A private batch beside what anyone would guess, for reports."""
+        if self._shelf.get(_batch(name)) is None:
+            self._shelf.put(_batch(name), pack({"truth": truth, "null": null}, {"version": VERSION}))
+
+    # Runs.
+
+    def begin(self, facts: Facts) -> int:
+        """The number of a new run, or of the last one where that is the same and was not finished."""
+        last = self.runs()[-1:]
+        if last and last[0][1]["same"] == facts["same"] and not last[0][1]["finished"]:
+            number = last[0][0]
+        else:
+            number = 1 + (last[0][0] if last else 0)
+        self.tell(number, facts)
+        return number
+
+    def tell(self, number: int, facts: Facts) -> None:
+        """What a run says of itself from now on."""
+        with self._writing() as index:
+            index.execute("INSERT OR REPLACE INTO runs VALUES (?, ?)", (number, json.dumps(facts)))
+            parts = _parts(index, number)
+        said = {"facts": facts, "parts": [{"key": key, "what": what} for key, what in parts]}
+        self._shelf.put(f"runs/{number}.json", json.dumps(said, indent=1).encode())
+
+    def runs(self) -> list[tuple[int, Facts]]:
+        rows = self._index.execute("SELECT number, facts FROM runs ORDER BY number").fetchall()
+        return [(number, json.loads(facts)) for number, facts in rows]
+
+    def record(self, number: int | None = None) -> Record:
+        """A run with its finished cases; the last one, unless said."""
+        known = dict(self.runs())
+        if not known:
+            raise InvalidInput(f"expected a folder with a run in it; {self.folder} holds none")
+        number = max(known) if number is None else number
+        if number not in known:
+            raise InvalidInput(f"expected a run among {', '.join(map(str, known))}; came {number}")
+        facts = dict(known[number])
+        inner = facts.pop("inner")
+        rows = self._index.execute(
+            "SELECT what, cases.key, facts FROM parts JOIN cases ON parts.key = cases.key "
+            "WHERE run = ? ORDER BY place",
+            (number,),
+        ).fetchall()
+        return Record(
+            number=number,
+            facts=facts,
+            samples=tuple(Sample(**one) for one in inner["samples"]),
+            ways=tuple(Way(one["name"], one["client"], tuple(one["defenses"])) for one in inner["ways"]),
+            rungs=tuple(inner["rungs"]),
+            done=tuple(_done(json.loads(what), key, json.loads(said)) for what, key, said in rows),
+            left=tuple(Left(Case(**one["case"]), one["why"], one["spared"]) for one in inner["left"]),
+            pictures=_Kept(self._shelf, inner["batches"]),
+        )
+
+    # The index.
+
+    def _opened(self) -> sqlite3.Connection:
+        path = ":memory:" if self.folder is None else str(self.folder / _INDEX)
+        try:
+            index = _connected(path)
+            found = index.execute("PRAGMA user_version").fetchone()[0]
+            if found > VERSION:
+                raise InvalidInput(
+                    f"{self.folder} was written by a newer gradleak (store version {found}, and this one "
+                    f"knows {VERSION}). Upgrade gradleak, or use another folder."
+                )
+            wrong = index.execute("PRAGMA quick_check").fetchone()[0]
+            if wrong != "ok":
+                raise sqlite3.DatabaseError(wrong)
+            if not found:
+                _make(index)
+        except sqlite3.OperationalError as error:
+            raise CannotWrite(
+                f"cannot open {path}: {error}. Expected a folder that you may write to."
+            ) from error
+        except sqlite3.DatabaseError as error:
+            return self._rebuilt(str(error))
+        return index
+
+    def _rebuilt(self, why: str) -> sqlite3.Connection:
+        """The index again, from the files; the damaged one is kept beside it."""
+        folder = self.folder or Path()
+        number = 1 + len(list(folder.glob("index.damaged-*")))
+        for ending in ("", "-wal", "-shm"):
+            damaged = folder / f"{_INDEX}{ending}"
+            if damaged.exists():
+                damaged.replace(folder / f"index.damaged-{number}.sqlite{ending}")
+        index = _connected(str(folder / _INDEX))
+        _make(index)
+        cases = 0
+        with index:
+            for name in self._shelf.names("cases"):
+                said = said_in(self._shelf.get(name) or b"")
+                if said is not None and said["version"] <= VERSION:
+                    row = (Path(name).stem, json.dumps(said["facts"]))
+                    index.execute("INSERT OR REPLACE INTO cases VALUES (?, ?)", row)
+                    cases += 1
+            for name in self._shelf.names("runs"):
+                _insert_run(index, int(Path(name).stem), self._shelf.get(name) or b"")
+        self.mended = (
+            f"The index of {folder} was damaged ({why}). It was made again from {cases} files of finished "
+            f"cases; the damaged one is index.damaged-{number}.sqlite."
+        )
+        return index
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        try:
+            with self._index:
+                yield self._index
+        except sqlite3.Error as error:
+            raise CannotWrite(
+                f"cannot write to {self.folder}: {error}. What was finished is kept; the same command goes "
+                "on from there."
+            ) from error
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
+
+
+class _Kept:
+    """A run's pictures, read where somebody looks."""
+
+    def __init__(self, shelf: Shelf, batches: list[Facts]) -> None:
+        self._shelf = shelf
+        self._places = {
+            sample: (batch["file"], place)
+            for batch in batches
+            for place, sample in enumerate(batch["samples"])
+        }
+        self._read: dict[str, dict[str, Tensor]] = {}
+
+    def truth(self, sample: int) -> Tensor | None:
+        return self._of(sample, "truth")
+
+    def null(self, sample: int) -> Tensor | None:
+        return self._of(sample, "null")
+
+    def guess(self, key: str, place: int) -> Tensor | None:
+        return self._row(_file(key), "guess", place)
+
+    def _of(self, sample: int, name: str) -> Tensor | None:
+        batch, place = self._places[sample]
+        return self._row(_batch(batch), name, place)
+
+    def _row(self, file: str, name: str, place: int) -> Tensor | None:
+        if file not in self._read:
+            self._read[file] = unpack(self._shelf.get(file) or b"")
+        rows = self._read[file].get(name)
+        return None if rows is None or place >= len(rows) else rows[place]
+
+
+def _locked(folder: Path) -> FileLock:
+    with suppress(OSError):  # which the next line explains
+        folder.mkdir(mode=0o700, parents=True)
+    require_folder(folder)
+    lock = FileLock(folder / "in-use.lock", mode=0o600)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise CannotWrite(
+            f"another audit is at work in {folder}. Wait for it to end, or give this one another folder."
+        ) from error
+    return lock
+
+
+def _connected(path: str) -> sqlite3.Connection:
+    if path != ":memory:":
+        # SQLite's own files take the mode of this one, and it names private records.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    index = sqlite3.connect(path, timeout=10)
+    index.execute("PRAGMA journal_mode = WAL")
+    index.execute("PRAGMA synchronous = FULL")
+    return index
+
+
+def _make(index: sqlite3.Connection) -> None:
+    # One transaction: a run killed in here leaves no index, or a whole one.
+    index.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
+
+
+def _insert_part(index: sqlite3.Connection, run: int, key: str, what: Facts) -> None:
+    index.execute(
+        "INSERT OR REPLACE INTO parts (run, key, what) VALUES (?, ?, ?)", (run, key, json.dumps(what))
+    )
+
+
+def _insert_run(index: sqlite3.Connection, number: int, content: bytes) -> None:
+    try:
+        kept = json.loads(content)
+        facts, parts = json.dumps(kept["facts"]), [(part["key"], part["what"]) for part in kept["parts"]]
+    except (ValueError, KeyError, TypeError):
+        return
+    index.execute("INSERT OR REPLACE INTO runs VALUES (?, ?)", (number, facts))
+    for key, what in parts:
+        _insert_part(index, number, key, what)
+
+
+def _parts(index: sqlite3.Connection, number: int) -> list[tuple[str, Facts]]:
+    rows = index.execute("SELECT key, what FROM parts WHERE run = ? ORDER BY place", (number,))
+    return [(key, json.loads(what)) for key, what in rows.fetchall()]
+
+
+def _what(done: Done) -> Facts:
+    """What a case is called in a run, which says nothing of how it ended."""
+    return {"case": done.case.to_dict(), "samples": list(done.samples)}
+
+
+def _done(what: Facts, key: str, facts: Facts) -> Done:
+    return Done(Case(**what["case"]), tuple(what["samples"]), key, facts)
+
+
+def _file(key: str) -> str:
+    return f"cases/{key}.safetensors"
+
+
+def _batch(name: str) -> str:
+    return f"batches/{name}.safetensors"
