@@ -1,7 +1,8 @@
 """What an audit has found so far: its finished cases, and what they say of every private record."""
 
+import math
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -13,6 +14,7 @@ from gradleak.cases.case import ATTACK, FORECAST, KNOWS, KNOWS_NOT, Case, Left
 from gradleak.examination.findings import Finding, decibels
 
 Facts = dict[str, Any]
+_MOST = 4  # names, or numbers, in one sentence
 
 
 class Pictures(Protocol):
@@ -59,6 +61,11 @@ class Row:
     label: int | None
     label_guess: int | None
     guessed: bool
+
+    @property
+    def exposure(self) -> float:
+        """The leak, as something to sort by: what cannot be scored comes last."""
+        return -math.inf if math.isnan(self.leak) else self.leak
 
 
 @dataclass(frozen=True)
@@ -256,12 +263,17 @@ class Record:
             for row in one.rows
             if row.sample == sample and row.guessed
         ]
-        return max(found, key=lambda best: best.row.leak, default=None)
+        return max(found, key=lambda best: best.row.exposure, default=None)
 
     def bests(self, way: str, **where: Any) -> list[Best]:
         """The best of every record that has one."""
-        found = (self.best(way, i, **where) for i in range(len(self.samples)))
-        return [one for one in found if one is not None]
+        found: dict[int, Best] = {}
+        for one in self.run(way, **where):
+            for row in one.rows:
+                known = found.get(row.sample)
+                if row.guessed and (known is None or row.exposure > known.row.exposure):
+                    found[row.sample] = Best(row, one)
+        return [found[i] for i in sorted(found)]
 
     def leaked(self, way: str, **where: Any) -> int:
         return sum(best.row.leaked for best in self.bests(way, **where))
@@ -310,7 +322,7 @@ class Record:
 
         def order(i: int) -> tuple[bool, float]:
             best = self.best(way, i)
-            return best is None, 0.0 if best is None else -best.row.leak
+            return best is None, 0.0 if best is None else -best.row.exposure
 
         return sorted(range(len(self.samples)), key=order)
 
@@ -330,34 +342,69 @@ class Record:
         total = len(self.samples)
         found = self.bests(way)
         if not found:
-            return f"Under {way}, no attack came to a guess, which says nothing about a leak."
+            return f"Under “{way}”, no attack came to a guess, which says nothing about a leak."
         leaked = sum(best.row.leaked for best in found)
         null = decibels(self.median_null_psnr(way) or 0.0)
         reached = decibels(self.median_psnr(way) or 0.0)
         undone = f"; {total - len(found)} came to no guess" if len(found) < total else ""
+        said = f"{reached} in the median, where a guess without the update has {null}{undone}."
         if not leaked:
-            return (
-                f"Under {way}, none of {total} records leaks to the attacks that were run: {reached} in the "
-                f"median, and {null} without the update{undone}."
-            )
+            none = f"none of {_counted(total, 'record')} leaks to the attacks that were run"
+            return f"Under “{way}”, {none}: {said}"
+        leak = "leaks" if total == 1 else "leak"
         return (
-            f"Under {way}, {leaked} of {total} records leak: {reached} in the median, and {null} without "
-            f"the update{undone}. The last server to which one leaks: {self.lowest(way)}."
+            f"Under “{way}”, {leaked} of {_counted(total, 'record')} {leak}, down to the rung "
+            f"“{self.lowest(way)}”: {said}"
         )
 
     @property
+    def headline(self) -> str:
+        """How the verdict begins."""
+        leaking = sum(self.leaked(way.name) > 0 for way in self.ways)
+        ways = len(self.ways)
+        if not any(one.answered for one in self.attacks):
+            return "No attack came to a guess"
+        if ways == 1:
+            total, leaked = len(self.samples), self.leaked(self.ways[0].name)
+            leak = "leaks" if total == 1 or not leaked else "leak"
+            return f"{leaked or 'None'} of {_counted(total, 'record')} {leak}"
+        if not leaking:
+            return f"No record leaks under any of {ways} ways of training"
+        return f"Records leak under {leaking} of {ways} ways of training"
+
+    @property
     def verdict(self) -> str:
-        """One sentence over all ways of training, with what it leaves out."""
-        total = len(self.samples)
-        parts = []
-        for way in self.ways:
-            found = self.bests(way.name)
-            leaked = sum(best.row.leaked for best in found)
-            said = f"{leaked} of {total}" if leaked else "none" if found else "no answer"
-            parts.append((way.name, said))
+        """One sentence over all ways of training, with what it rests on and what it leaves out."""
+        names = list(dict.fromkeys(one.case.attack for one in self.attacks))
+        runs = _listed(names) if len(names) <= _MOST else f"{len(names)} attacks"
+        server = f"to a server that has the model and the update and runs {runs}"
+        if not any(one.answered for one in self.attacks):
+            said = "which says nothing about a leak"
+        elif len(self.ways) == 1:
+            name = self.ways[0].name
+            reached, null = self.median_psnr(name) or 0.0, self.median_null_psnr(name) or 0.0
+            said = (
+                f"{server}, {decibels(reached)} in the median under “{name}”, where a guess without the "
+                f"update has {decibels(null)}"
+            )
+        else:
+            said = f"{server}, {self._by_way()}"
         unfinished = "" if self.finished else "; the run is not finished"
-        listed = ", ".join(f"{said} under {name}" for name, said in parts)
-        return f"Records that leak: {listed}{unfinished}."
+        return f"{self.headline}: {said}{unfinished}."
+
+    def _by_way(self) -> str:
+        """How many records leak, ways with as many together; only the ends where there are too many."""
+        total = len(self.samples)
+        by_number: dict[str, list[str]] = {}
+        for way in sorted(self.ways, key=lambda way: -self.leaked(way.name)):
+            leaked = self.leaked(way.name)
+            said = f"{leaked} of {total}" if leaked else "none" if self.bests(way.name) else "no answer"
+            by_number.setdefault(said, []).append(f"“{way.name}”")
+        parts = [
+            f"{said} under {_listed(names) if len(names) <= _MOST else f'{len(names)} ways'}"
+            for said, names in by_number.items()
+        ]
+        return "; ".join(parts if len(parts) <= _MOST else [parts[0], "and so on down to " + parts[-1]])
 
     def to_dict(self) -> Facts:
         """Everything but the pictures, as plain JSON."""
@@ -394,9 +441,17 @@ class Record:
 
 
 def _median(values: Iterable[float]) -> float | None:
-    known = list(values)
+    known = [value for value in values if not math.isnan(value)]
     return statistics.median(known) if known else None
 
 
 def _plain(value: float | None) -> Any:
-    return value if value is None or abs(value) != float("inf") else str(value)
+    return value if value is None or math.isfinite(value) else str(value)
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

@@ -89,7 +89,7 @@ class _Worker:
     def __init__(self, payload: bytes) -> None:
         context = get_context("forkserver")
         context.set_forkserver_preload(["gradleak.cases.work"])
-        self._pool = ProcessPoolExecutor(1, mp_context=context)
+        self._pool = ProcessPoolExecutor(1, mp_context=context, initializer=_attend)
         self._begun: Future[int] = self._pool.submit(_begin, payload)
         self.dead = False
 
@@ -126,11 +126,14 @@ class _Worker:
 _work: list[Work] = []  # of this worker process
 
 
-def _begin(payload: bytes) -> int:
+def _attend() -> None:
     """Ctrl-C is for the process that waits, and when that one is gone, so is this one."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(1)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
+
+
+def _begin(payload: bytes) -> int:
+    torch.set_num_threads(1)
     _work[:] = [unpacked(payload)]
     return os.getpid()
 

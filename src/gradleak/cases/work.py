@@ -151,7 +151,7 @@ class Work:
         return {
             "outcome": first.outcome,
             "reason": first.reason,
-            "score": None if first.guess is None else first.score,
+            "score": rows[0]["score"],
             "rows": rows,
             "label_agreement": found.label_agreement,
             "null_label_agreement": found.null_label_agreement,
