@@ -55,14 +55,13 @@ def test_an_attack_that_explains_the_update_spares_the_dearer_ones():
 
 @pytest.mark.parametrize(("above", "spared"), [(0.5, True), (-0.5, False)])
 def test_well_past_the_target_is_enough_and_just_past_it_is_not(above, spared):
-    noisy = {"noisy": gl.defenses.GaussianNoise(gl.OneGradient(), std=1e-2)}
-    attacks = {"map": gl.attacks.map(steps=20), "dlg": gl.attacks.dlg(evaluations=10)}
-    one = {"records": 1, "ways": noisy, "attacks": attacks, "rungs": ("everything known",)}
+    attacks = {"first": gl.attacks.dlg(evaluations=20), "second": gl.attacks.dlg(evaluations=21)}
+    one = {"records": 1, "attacks": attacks, "rungs": ("everything known",)}
     plain = small_work(**one)
-    reached = run(plain, Store(), facts(plain)).best("noisy", 0, attack="map", attacker=KNOWS).row.psnr
+    reached = run(plain, Store(), facts(plain)).best("fedsgd", 0, attack="first").row.psnr
     work = small_work(**one, target=reached - WELL_PAST - above)
     record = run(work, Store(), facts(work))
-    assert bool(record.run("noisy", attack="dlg", attacker=KNOWS)) is not spared
+    assert bool(record.run("fedsgd", attack="second")) is not spared
 
 
 def test_where_nothing_leaks_no_server_that_knows_less_is_tried_unless_thorough():
@@ -86,7 +85,7 @@ def test_what_was_finished_is_never_done_again(tmp_path):
     assert {event.what for event in first} >= {"done", "spared"}
     assert {event.what for event in second} == {"kept", "spared"}
     assert figures(one) == figures(two)
-    assert two.number == 2  # the first was finished
+    assert two.number == one.number
 
 
 def test_a_changed_plan_adds_what_is_new_and_keeps_what_still_holds(tmp_path):
@@ -234,3 +233,24 @@ def test_the_title_and_the_ways_name_a_run(tmp_path):
         assert run(work, store, facts(work)).title == TITLE
         assert run(work, store, facts(work, title="Another")).number == 2
         assert [one["title"] for _, one in store.runs()] == [TITLE, "Another"]
+
+
+def test_labels_are_counted_where_nobody_was_told_them_and_read_off_without_an_attack_too():
+    work = small_work(records=2, per=3, rungs=("everything known",))
+    record = run(work, Store(), facts(work))
+    assert all(done.facts["labels_given"] for done in record.attacks)
+    share, chance = record.labels("fedsgd")
+    assert share == 1.0  # by the forecast
+    assert 0 < chance < 0.7
+    assert record.labels("fedsgd", rung="everything known") is None
+
+
+def test_the_interval_of_a_rate_is_wilson_s():
+    from scipy.stats import binomtest
+
+    from gradleak.cases.record import Rate
+
+    for leaked, of in ((0, 5), (5, 5), (1, 7), (30, 64)):
+        found = binomtest(leaked, of).proportion_ci(method="wilson")
+        assert Rate(leaked, of).interval == pytest.approx((found.low, found.high), abs=1e-6)
+    assert Rate(0, 0).interval == (0.0, 1.0)

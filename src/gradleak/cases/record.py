@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
 
-from scipy.stats import binomtest
 from torch import Tensor
 
 from gradleak.cases.case import ATTACK, FORECAST, KNOWS, KNOWS_NOT, Case, Left
 from gradleak.examination.findings import Finding, decibels
 
 Facts = dict[str, Any]
+_NORMAL = 1.959964  # 97.5 % of a normal distribution lie below
 _MOST = 4  # names, or numbers, in one sentence
 
 
@@ -171,8 +171,10 @@ class Rate:
     def interval(self) -> tuple[float, float]:
         if not self.of:
             return 0.0, 1.0
-        found = binomtest(self.leaked, self.of).proportion_ci(method="wilson")
-        return float(found.low), float(found.high)
+        n, share, z2 = self.of, self.leaked / self.of, _NORMAL**2
+        middle = (share + z2 / (2 * n)) / (1 + z2 / n)
+        spread = _NORMAL * (share * (1 - share) / n + z2 / (4 * n**2)) ** 0.5 / (1 + z2 / n)
+        return max(middle - spread, 0.0), min(middle + spread, 1.0)
 
     def __str__(self) -> str:
         low, high = self.interval
@@ -246,12 +248,12 @@ class Record:
         ]
 
     def forecast(self, way: str, sample: int) -> Expected | None:
-        for one in self.done:
-            if one.case.kind == FORECAST and one.case.protocol == way:
-                for expected in one.expected:
-                    if expected.sample == sample:
-                        return expected
-        return None
+        found = (one.expected for one in self._forecasts if one.case.protocol == way)
+        return next((one for ones in found for one in ones if one.sample == sample), None)
+
+    @cached_property
+    def _forecasts(self) -> tuple[Done, ...]:
+        return tuple(one for one in self.done if one.case.kind == FORECAST and not one.error)
 
     # What they say.
 
@@ -299,17 +301,26 @@ class Record:
         return _median(one.psnr for one in found if one is not None)
 
     def labels(self, way: str, **where: Any) -> tuple[float, float] | None:
-        """The best attack's share of labels that are right in any order, and that of chance."""
-        by_batch: dict[int, tuple[float, float]] = {}
-        for one in self.run(way, **where):
+        """The best share of labels that come back, in any order, and that of chance.
+
+        Read off the update by an attack that was not told them, or by the forecast, which is asked where
+        ``where`` leaves attacks open.
+        """
+        found: dict[tuple[int, ...], tuple[float, float]] = {}
+        forecasts = [] if where else [one for one in self._forecasts if one.case.protocol == way]
+        for one in [*self.run(way, **where), *forecasts]:
             share = one.facts.get("label_agreement")
             if share is None or one.facts["labels_given"]:
                 continue
             pair = (float(share), float(one.facts["null_label_agreement"] or 0.0))
-            by_batch[one.case.group] = max(pair, by_batch.get(one.case.group, pair))
-        if not by_batch:
+            found[one.samples] = max(pair, found.get(one.samples, pair))
+        # A sum of clients says less of each than its own update does, where that was seen too.
+        alone = [
+            pair for samples, pair in found.items() if len({self.samples[i].batch for i in samples}) == 1
+        ]
+        if not found:
             return None
-        shares, chances = zip(*by_batch.values(), strict=True)
+        shares, chances = zip(*(alone or found.values()), strict=True)
         return statistics.fmean(shares), statistics.fmean(chances)
 
     def lowest(self, way: str) -> str | None:
@@ -319,12 +330,8 @@ class Record:
 
     def by_exposure(self, way: str) -> list[int]:
         """The records, the most exposed first; those without a guess come last."""
-
-        def order(i: int) -> tuple[bool, float]:
-            best = self.best(way, i)
-            return best is None, 0.0 if best is None else -best.row.exposure
-
-        return sorted(range(len(self.samples)), key=order)
+        exposure = {best.row.sample: best.row.exposure for best in self.bests(way)}
+        return sorted(range(len(self.samples)), key=lambda i: (i not in exposure, -exposure.get(i, 0.0)))
 
     def finding(self, best: Best) -> Finding:
         """The same with its pictures, as pages draw it."""

@@ -93,12 +93,10 @@ class Store:
     # Runs.
 
     def begin(self, facts: Facts) -> int:
-        """The number of a new run, or of the last one where that is the same and was not finished."""
-        last = self.runs()[-1:]
-        if last and last[0][1]["same"] == facts["same"] and not last[0][1]["finished"]:
-            number = last[0][0]
-        else:
-            number = 1 + (last[0][0] if last else 0)
+        """The number of a new run, or of the last one where that is the same."""
+        number, last = (self.runs() or [(0, {"same": ""})])[-1]
+        if last["same"] != facts["same"]:
+            number += 1
         self.tell(number, facts)
         return number
 
@@ -148,6 +146,7 @@ class Store:
             index = _connected(path)
             found = index.execute("PRAGMA user_version").fetchone()[0]
             if found > VERSION:
+                index.close()
                 raise InvalidInput(
                     f"{self.folder} was written by a newer gradleak (store version {found}, and this one "
                     f"knows {VERSION}). Upgrade gradleak, or use another folder."

@@ -15,11 +15,11 @@ from gradleak.cases.case import ATTACK, FORECAST, KNOWS, KNOWS_NOT, Case
 from gradleak.cases.sharing import run_within_memory
 from gradleak.cases.store import VERSION
 from gradleak.examination import Findings, Progress
-from gradleak.metrics import mean_picture
+from gradleak.metrics import label_agreement, mean_picture, null_label_agreement
 from gradleak.observe import Client, Loss, Observation
 from gradleak.observe.domain import Domain
 from gradleak.observe.uncertainty import Defended, undefended
-from gradleak.risk import predict
+from gradleak.risk import Forecast, predict
 from gradleak.threats.rungs import RUNGS, Batch, Rung, Setting, guess_at
 from gradleak.tradeoff.store import fingerprint
 
@@ -52,6 +52,10 @@ class Work:
     thorough: bool = False
     seed: int = 0
     device: str = "cpu"
+
+    def on(self, rungs: Sequence[str]) -> "Work":
+        """The same work with these rungs alone."""
+        return replace(self, rungs=tuple(rungs))
 
     # Which cases there are.
 
@@ -116,7 +120,7 @@ class Work:
 
     def _forecast(self, case: Case) -> Facts:
         x, y = self.batches[case.group]
-        found = predict(
+        forecast = predict(
             self.model.to(self.device),
             x.to(self.device),
             y.to(self.device),
@@ -125,9 +129,10 @@ class Work:
             normalization=self.normalization,
             layers=False,
             rng=self._dice(case.group),
-        ).to_dict()
+        )
+        found = forecast.to_dict()
         kept = ("verdict", "client", "samples", "dimensions", "way", "notes", "seconds", "label_confidence")
-        return {name: found[name] for name in kept}
+        return {name: found[name] for name in kept} | _labels_read(forecast, y)
 
     def _attacked(self, case: Case, progress: Progress | None) -> Found:
         seen, truth = self._observed(case)
@@ -211,6 +216,18 @@ class Work:
     def _hash(self, members: tuple[int, ...]) -> str:
         tensors = [part for i in members for part in self.batches[i]]
         return hashlib.sha256(f"{self._public} {fingerprint(*tensors)}".encode()).hexdigest()[:24]
+
+
+def _labels_read(forecast: Forecast, y: Tensor) -> Facts:
+    """How many labels are read off the update, without an attack."""
+    guess, classes = forecast.guess, forecast.classes
+    if guess is None or guess.y is None or classes is None or y.is_floating_point() or y.dim() != 1:
+        return {}
+    return {
+        "label_agreement": label_agreement(guess.y.cpu(), y.cpu()),
+        "null_label_agreement": null_label_agreement(y.cpu(), classes, rng=0),
+        "labels_given": False,
+    }
 
 
 def _rung(name: str) -> Rung:

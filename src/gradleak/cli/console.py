@@ -30,8 +30,8 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print the re
 quiet_option = click.option("--quiet", is_flag=True, help="No progress.")
 
 
-def print_json(value: Any) -> None:
-    click.echo(json.dumps(value, indent=2))
+def print_json(value: Any, *, indent: int | None = 2) -> None:
+    click.echo(json.dumps(value, indent=indent))
 
 
 @contextmanager

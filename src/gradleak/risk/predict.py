@@ -66,6 +66,7 @@ class Forecast:
     notes: tuple[str, ...] = ()
     pictures: bool = True
     normed: bool = False
+    classes: int | None = None
 
     @property
     def leaks(self) -> int:
@@ -185,6 +186,7 @@ def predict(
         said,
         pictures=x.dim() == 4,
         normed=_is_normed(seen),
+        classes=seen.classes,
     )
 
 

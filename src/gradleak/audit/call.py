@@ -1,0 +1,204 @@
+"""One call from a model, data and a protocol to a report."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from gradleak.attacks import Attack
+from gradleak.attacks.kinks import kinked
+from gradleak.audit.choice import LEVELS, STARTS, attacks_for, ladder_for, require_attacks, require_rungs
+from gradleak.cases import Here, Pool, Runner, Store, Tell, Work, run
+from gradleak.cases.facts import facts_of
+from gradleak.cases.on_ray import OnRay
+from gradleak.cases.record import Facts
+from gradleak.errors import InvalidBatch, InvalidInput
+from gradleak.observe import Client, Loss, OneGradient, observe
+from gradleak.report.audited import Report
+from gradleak.sources.defenses import defended
+
+Clients = Client | Mapping[str, Client]
+
+
+def audit(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    client: Clients | None = None,
+    defenses: Sequence[str | Sequence[str]] = (),
+    attacks: str | Sequence[str | Attack] = "auto",
+    budget: str = "standard",
+    store: Path | str | None = None,
+    batch: int | None = None,
+    ladder: str | Sequence[str] = "all",
+    together: int = 2,
+    reference: Tensor | None = None,
+    normalization: tuple[Sequence[float], Sequence[float]] | None = None,
+    loss: Loss | None = None,
+    starts: int | None = None,
+    target: float | None = None,
+    seconds: float | None = None,
+    workers: int = 1,
+    ray: str | None = None,
+    device: str = "cpu",
+    names: Sequence[str] | None = None,
+    class_names: Mapping[int, str] | None = None,
+    title: str = "An audit",
+    seed: int = 0,
+    tell: Tell = lambda event: None,
+) -> Report:
+    """How much the records ``x``, ``y`` lose through the updates that ``client`` sends: predicted, attacked
+    and reported.
+
+    ``client`` is one, or several by name; each is tried bare and with every one of ``defenses`` around it,
+    such as "gaussian:std=1e-3", or a list of such, the outermost last. ``batch`` records go into an update,
+    and all of them unless said. ``budget`` is "quick", "standard" or "thorough"; attacks are named, as in
+    "dlg:trials=4", or handed in. ``ladder`` is "all" that a server may know, "ends", or names of rungs.
+    ``reference`` holds public records for the null.
+
+    With a ``store``, a folder, every finished case is kept there, and the same call goes on where a killed
+    one ended; without, nothing private is written anywhere. ``workers`` are processes, and ``ray`` is the
+    address of a cluster. Ctrl-C ends the audit and keeps what was found.
+    """
+    size = _batch_size(x, y, batch)
+    batches = [(x[i : i + size], y[i : i + size]) for i in range(0, len(x), size)]
+    called = list(names) if names is not None else [f"record {i + 1}" for i in range(len(x))]
+    if len(called) != len(x):
+        raise InvalidInput(f"expected a name for each of {len(x)} records; came {len(called)}")
+    if budget not in LEVELS:
+        raise InvalidInput(f"expected budget as {', '.join(LEVELS)}; came {budget!r}")
+    work = Work(
+        model=model,
+        batches=batches,
+        names=[called[i : i + size] for i in range(0, len(x), size)],
+        ways=ways_of(_named(client), [(one,) if isinstance(one, str) else tuple(one) for one in defenses]),
+        attacks=_attacks(attacks, budget, model, batches[0], loss),
+        reference=reference,
+        normalization=normalization,
+        loss=loss,
+        together=together,
+        starts=STARTS[budget] if starts is None else starts,
+        target=target,
+        thorough=budget == "thorough",
+        seed=seed,
+        device=device,
+    )
+    rungs = require_rungs((ladder,) if isinstance(ladder, str) else tuple(ladder))
+    work = work.on(ladder_for(rungs, [work.skipped(way) for way in work.ways]))
+    runner = runner_of(workers, ray)
+    facts = facts_of(work, title=title, class_names=class_names)
+    with Store(None if store is None else Path(store)) as kept:
+        return Report(run(work, kept, facts, runner=runner, seconds=seconds, tell=tell))
+
+
+def ways_of(clients: Mapping[str, Client], defenses: Sequence[tuple[str, ...]]) -> dict[str, Client]:
+    """Every client as it is, and with each of the defenses around it."""
+    found: dict[str, Client] = {}
+    for name, client in clients.items():
+        found[name] = client
+        for specs in defenses:
+            found[", ".join((name, *specs))] = defended(client, specs)
+    return found
+
+
+def runner_of(workers: int, ray: str | None) -> Runner:
+    if not isinstance(workers, int) or isinstance(workers, bool) or workers < 1:
+        raise InvalidInput(f"expected workers as a whole number of 1 or more; came {workers!r}")
+    if ray is not None:
+        return OnRay(ray, workers)
+    return Here() if workers == 1 else Pool(workers)
+
+
+def _batch_size(x: Tensor, y: Tensor, batch: int | None) -> int:
+    for what, value in (("x", x), ("y", y)):
+        if not isinstance(value, Tensor):
+            raise InvalidBatch(f"expected {what} as a tensor; came {type(value).__name__}")
+    if not len(x) or len(x) != len(y):
+        raise InvalidBatch(f"expected as many labels as records, and one or more; came {len(x)} and {len(y)}")
+    if batch is None:
+        return len(x)
+    if not isinstance(batch, int) or isinstance(batch, bool) or batch < 1 or len(x) % batch:
+        raise InvalidInput(
+            f"expected batch as a whole number that divides the {len(x)} records; came {batch!r}"
+        )
+    return batch
+
+
+_CALLED = {"OneGradient": "one gradient", "LocalSGD": "local SGD", "LocalAdam": "local Adam"}
+
+
+def _named(client: Clients | None) -> Mapping[str, Client]:
+    if isinstance(client, Mapping):
+        if not client:
+            raise InvalidInput("expected one client or more by name; came none")
+        return client
+    one = client if client is not None else OneGradient()
+    kind = type(one).__name__
+    return {_CALLED.get(kind, kind): one}
+
+
+def _attacks(
+    said: str | Sequence[str | Attack],
+    level: str,
+    model: nn.Module,
+    batch: tuple[Tensor, Tensor],
+    loss: Loss | None,
+) -> dict[str, Attack]:
+    words = [said] if isinstance(said, str) else list(said)
+    specs = [one for one in words if isinstance(one, str)]
+    own = [one for one in words if not isinstance(one, str)]
+    found: dict[str, Attack] = {}
+    if specs or not own:
+        require_attacks(tuple(specs))
+        kinks = kinked(observe(model, *batch, loss=loss))
+        found = attacks_for(specs, level, kinked=kinks)
+    for attack in own:
+        if not hasattr(attack, "iterate"):
+            raise InvalidInput(f"expected an attack, such as gl.attacks.dlg(), or its name; came {attack!r}")
+        name = attack.name
+        while name in found:
+            name += ", again"
+        found[name] = attack
+    return dict(sorted(found.items(), key=lambda item: item[1].budget))
+
+
+def run_plan(
+    path: Path | str,
+    *,
+    out: Path | str | None = None,
+    resume: bool = False,
+    workers: int = 1,
+    ray: str | None = None,
+    device: str = "cpu",
+    tell: Tell = lambda event: None,
+) -> Report:
+    """Run the audit that a file plans, and keep it in ``out``, or in the folder "audit".
+
+    With ``resume``, an unfinished run of this very plan is expected there.
+    """
+    from gradleak.audit.building import work_of
+    from gradleak.audit.plan import Plan
+
+    plan, folder = Plan.read(path), Path("audit" if out is None else out)
+    runner = runner_of(workers, ray)
+    work, class_names = work_of(plan, device=device)
+    facts = facts_of(work, title=plan.title, class_names=class_names, plan=plan.as_facts())
+    with Store(folder) as store:
+        if resume:
+            _require_unfinished(store, facts, folder)
+        return Report(run(work, store, facts, runner=runner, seconds=plan.budget.seconds, tell=tell))
+
+
+def _require_unfinished(store: Store, facts: Facts, folder: Path) -> None:
+    runs = store.runs()
+    if not runs:
+        raise InvalidInput(f"expected an unfinished audit in {folder}; it holds none. Leave --resume away.")
+    number, last = runs[-1]
+    if last["finished"]:
+        raise InvalidInput(f"run {number} in {folder} is finished: nothing is left to resume.")
+    if last["same"] != facts["same"]:
+        raise InvalidInput(
+            f"run {number} in {folder} is of another plan, model or data. Leave --resume away to begin "
+            "anew; cases that still hold are kept."
+        )
