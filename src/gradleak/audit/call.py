@@ -7,7 +7,15 @@ from torch import Tensor, nn
 
 from gradleak.attacks import Attack
 from gradleak.attacks.kinks import kinked
-from gradleak.audit.choice import LEVELS, STARTS, attacks_for, ladder_for, require_attacks, require_rungs
+from gradleak.audit.choice import (
+    LEVELS,
+    STARTS,
+    attacks_for,
+    ladder_for,
+    require_attacks,
+    require_rung,
+    require_rungs,
+)
 from gradleak.cases import Here, Pool, Runner, Store, Tell, Work, run
 from gradleak.cases.facts import facts_of
 from gradleak.cases.on_ray import OnRay
@@ -84,7 +92,8 @@ def audit(
         seed=seed,
         device=device,
     )
-    rungs = require_rungs((ladder,) if isinstance(ladder, str) else tuple(ladder))
+    words = (ladder,) if isinstance(ladder, str) else tuple(ladder)
+    rungs = require_rungs(tuple(require_rung(word) for word in words))
     work = work.on(ladder_for(rungs, [work.skipped(way) for way in work.ways]))
     runner = runner_of(workers, ray)
     facts = facts_of(work, title=title, class_names=class_names)
