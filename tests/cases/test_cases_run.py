@@ -254,3 +254,20 @@ def test_the_interval_of_a_rate_is_wilson_s():
         found = binomtest(leaked, of).proportion_ci(method="wilson")
         assert Rate(leaked, of).interval == pytest.approx((found.low, found.high), abs=1e-6)
     assert Rate(0, 0).interval == (0.0, 1.0)
+
+
+def test_a_loss_of_one_s_own_is_that_of_forecast_and_attack_alike():
+    def doubled(output, y):
+        return 2 * torch.nn.functional.cross_entropy(output, y)
+
+    plain = small_work(
+        records=1, rungs=("everything known",), attacks={"dlg": gl.attacks.dlg(evaluations=30)}
+    )
+    work = dataclasses.replace(plain, loss=doubled)
+    record = run(work, Store(), facts(work))
+    assert not record.failed
+    (done,) = record.attacks
+    assert "loss doubled" in done.facts["assumptions"]
+    seen = gl.observe(work.model, *work.batches[0], loss=doubled, reveal=("labels",))
+    found = gl.attacks.dlg(evaluations=30)(seen, rng=0)
+    assert done.facts["score"] == pytest.approx(found.score, rel=1e-6)

@@ -43,7 +43,7 @@ def _on_rung(
         for attack in work.attacks:
             ended = []
             for start in range(work.starts):
-                case = Case(ATTACK, way, group, rung, attacker, attack, work.seed + start)
+                case = Case(ATTACK, way, group, rung, attacker, attack, (work.seed + start) % 2**63)
                 if why:
                     yield Left(case, why, spared=True)
                     continue

@@ -1,10 +1,12 @@
 """Everything that a case needs to be run, here or in another process."""
 
+import copy
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -97,7 +99,7 @@ class Work:
         attack = repr(self.attacks[case.attack]) if case.kind == ATTACK else ""
         loss = self.loss
         said = {
-            "version": VERSION,
+            "version": [VERSION, version("gradleak")],  # an attack of another one may find another thing
             "case": case.to_dict() | {"group": 0, "protocol": "", "attack": ""},
             "attack": attack,
             "client": repr(self.ways[case.protocol]),
@@ -121,7 +123,7 @@ class Work:
     def _forecast(self, case: Case) -> Facts:
         x, y = self.batches[case.group]
         forecast = predict(
-            self.model.to(self.device),
+            self._there,
             x.to(self.device),
             y.to(self.device),
             client=self.ways[case.protocol],
@@ -179,13 +181,14 @@ class Work:
     def _setting(self, way: str, members: Sequence[int]) -> Setting:
         client = self.ways[way]
         return Setting(
-            model=self.model.to(self.device),
+            model=self._there,
             batches=[(x.to(self.device), y.to(self.device)) for x, y in (self.batches[i] for i in members)],
             client=client,
             guessed=guess_at(client),
             together=self.together,
             normalization=self.normalization,
             rng=self._dice(members[0]),
+            loss=self.loss,
         )
 
     def _names(self, case: Case) -> Callable[[int], str]:
@@ -207,6 +210,13 @@ class Work:
     def truth(self, group: int) -> Tensor:
         x, _ = self.batches[group]
         return Domain.of(self.normalization).to_pixels(x.cpu()).clamp(0, 1)
+
+    @cached_property
+    def _there(self) -> nn.Module:
+        """On the device where it is attacked; the model that was handed in stays where it is."""
+        device = torch.device(self.device)
+        here = {tensor.device for tensor in (*self.model.parameters(), *self.model.buffers())}
+        return self.model if here <= {device} else copy.deepcopy(self.model).to(device)
 
     @cached_property
     def _public(self) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gradleak.observe import Client, LocalTraining, Observation, Summed, observe
+from gradleak.observe import Client, LocalTraining, Loss, Observation, Summed, observe
 from gradleak.observe.draws import trains_differently
 from gradleak.observe.statistics import norm_layers
 from gradleak.observe.uncertainty import Defended, undefended
@@ -28,6 +28,7 @@ class Setting:
     together: int
     normalization: Any
     rng: int
+    loss: Loss | None = None
 
     def seen(
         self, *, reveal: Sequence[str], training: bool, guessed: bool = False, together: int = 1
@@ -50,6 +51,7 @@ class Setting:
                 client=client,
                 assumed=taken,
                 reveal=reveal,
+                loss=self.loss,
                 normalization=self.normalization,
                 rng=(self.rng + i) % 2**63,
             )
