@@ -17,6 +17,7 @@ def test_the_public_names_are_exactly_these():
         "__version__",
         "attack",
         "attacks",
+        "audit",
         "cite",
         "defenses",
         "errors",

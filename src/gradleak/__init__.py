@@ -11,6 +11,7 @@ print(gl.metrics.score(found.x, found.y, x, y % 10, classes=10))
 
 from gradleak import attacks, defenses, errors, labels, metrics, risk, threats, zoo
 from gradleak.attacks import Outcome, Reconstruction, attack
+from gradleak.audit.call import audit
 from gradleak.errors import GradleakError
 from gradleak.observe import (
     LocalAdam,
@@ -40,6 +41,7 @@ __all__ = [
     "__version__",
     "attack",
     "attacks",
+    "audit",
     "cite",
     "defenses",
     "errors",

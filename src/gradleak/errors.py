@@ -5,7 +5,8 @@ GradleakError                 catch this to catch them all
 │   ├── InvalidModel          no parameters, none that need gradients, a dead or in-place layer
 │   ├── InvalidBatch          pictures or labels that do not fit the model
 │   ├── InvalidUpdate         an entry is missing, extra, misshaped, NaN or infinite
-│   └── InvalidCapture        a file is truncated, foreign, or does not fit the model
+│   ├── InvalidCapture        a file is truncated, foreign, or does not fit the model
+│   └── InvalidPlan           an audit's plan cannot be run; it tells all of its mistakes
 ├── NotDeterministic          the same batch gave two different updates; names the module
 ├── MissingInformation        the observation lacks what was asked of it
 ├── UnsupportedLayer          a closed form meets a layer that it has no rule for; names its path
@@ -38,6 +39,10 @@ class InvalidUpdate(InvalidInput):
 
 class InvalidCapture(InvalidInput):
     """A file is not a capture, is damaged, or belongs to another model."""
+
+
+class InvalidPlan(InvalidInput):
+    """An audit's plan cannot be run; its message has a line for every mistake, with its place in the file."""
 
 
 class NotDeterministic(GradleakError):

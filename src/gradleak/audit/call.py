@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
@@ -16,14 +17,16 @@ from gradleak.audit.choice import (
     require_rung,
     require_rungs,
 )
+from gradleak.audit.ways import ways_of
 from gradleak.cases import Here, Pool, Runner, Store, Tell, Work, run
 from gradleak.cases.facts import facts_of
 from gradleak.cases.on_ray import OnRay
 from gradleak.cases.record import Facts
 from gradleak.errors import InvalidBatch, InvalidInput
 from gradleak.observe import Client, Loss, OneGradient, observe
-from gradleak.report.audited import Report
-from gradleak.sources.defenses import defended
+
+if TYPE_CHECKING:
+    from gradleak.report.audited import Report
 
 Clients = Client | Mapping[str, Client]
 
@@ -55,7 +58,7 @@ def audit(
     title: str = "An audit",
     seed: int = 0,
     tell: Tell = lambda event: None,
-) -> Report:
+) -> "Report":
     """How much the records ``x``, ``y`` lose through the updates that ``client`` sends: predicted, attacked
     and reported.
 
@@ -97,18 +100,10 @@ def audit(
     work = work.on(ladder_for(rungs, [work.skipped(way) for way in work.ways]))
     runner = runner_of(workers, ray)
     facts = facts_of(work, title=title, class_names=class_names)
+    from gradleak.report.audited import Report  # draws and writes: slow to load, and only now of use
+
     with Store(None if store is None else Path(store)) as kept:
         return Report(run(work, kept, facts, runner=runner, seconds=seconds, tell=tell))
-
-
-def ways_of(clients: Mapping[str, Client], defenses: Sequence[tuple[str, ...]]) -> dict[str, Client]:
-    """Every client as it is, and with each of the defenses around it."""
-    found: dict[str, Client] = {}
-    for name, client in clients.items():
-        found[name] = client
-        for specs in defenses:
-            found[", ".join((name, *specs))] = defended(client, specs)
-    return found
 
 
 def runner_of(workers: int, ray: str | None) -> Runner:
@@ -162,6 +157,8 @@ def _attacks(
         require_attacks(tuple(specs))
         kinks = kinked(observe(model, *batch, loss=loss))
         found = attacks_for(specs, level, kinked=kinks)
+    if not own:
+        return found
     for attack in own:
         if not hasattr(attack, "iterate"):
             raise InvalidInput(f"expected an attack, such as gl.attacks.dlg(), or its name; came {attack!r}")
@@ -181,13 +178,14 @@ def run_plan(
     ray: str | None = None,
     device: str = "cpu",
     tell: Tell = lambda event: None,
-) -> Report:
+) -> "Report":
     """Run the audit that a file plans, and keep it in ``out``, or in the folder "audit".
 
     With ``resume``, an unfinished run of this very plan is expected there.
     """
     from gradleak.audit.building import work_of
     from gradleak.audit.plan import Plan
+    from gradleak.report.audited import Report
 
     plan, folder = Plan.read(path), Path("audit" if out is None else out)
     runner = runner_of(workers, ray)

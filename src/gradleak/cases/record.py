@@ -301,18 +301,10 @@ class Record:
         return _median(one.psnr for one in found if one is not None)
 
     def labels(self, way: str, **where: Any) -> tuple[float, float] | None:
-        """The best share of labels that come back, in any order, and that of chance.
-
-        Read off the update by an attack that was not told them, or by the forecast, which is asked where
-        ``where`` leaves attacks open.
-        """
+        """The best share of labels that come back, in any order, and that of chance."""
         found: dict[tuple[int, ...], tuple[float, float]] = {}
-        forecasts = [] if where else [one for one in self._forecasts if one.case.protocol == way]
-        for one in [*self.run(way, **where), *forecasts]:
-            share = one.facts.get("label_agreement")
-            if share is None or one.facts["labels_given"]:
-                continue
-            pair = (float(share), float(one.facts["null_label_agreement"] or 0.0))
+        for one in self.label_readers(way, **where):
+            pair = (float(one.facts["label_agreement"]), float(one.facts["null_label_agreement"] or 0.0))
             found[one.samples] = max(pair, found.get(one.samples, pair))
         # A sum of clients says less of each than its own update does, where that was seen too.
         alone = [
@@ -322,6 +314,16 @@ class Record:
             return None
         shares, chances = zip(*(alone or found.values()), strict=True)
         return statistics.fmean(shares), statistics.fmean(chances)
+
+    def label_readers(self, way: str, **where: Any) -> list[Done]:
+        """What came to labels that it was not told: attacks, and the forecast where ``where`` asks for all."""
+        forecasts = [] if where else [one for one in self._forecasts if one.case.protocol == way]
+        found = [*self.run(way, **where), *forecasts]
+        return [
+            one
+            for one in found
+            if one.facts.get("label_agreement") is not None and not one.facts["labels_given"]
+        ]
 
     def lowest(self, way: str) -> str | None:
         """The least that a server must know for a leak: the last rung on which one was found."""

@@ -8,6 +8,8 @@ import torch
 from rich.text import Text
 
 from gradleak.cli.attack import attack
+from gradleak.cli.audit import audit
+from gradleak.cli.check import check
 from gradleak.cli.cite import cite
 from gradleak.cli.console import EXIT_BAD_INPUT, EXIT_INTERRUPTED, console
 from gradleak.cli.defend import defend
@@ -16,13 +18,15 @@ from gradleak.cli.fetch import fetch
 from gradleak.cli.ladder import ladder
 from gradleak.cli.list import list_
 from gradleak.cli.observe import observe
+from gradleak.cli.plan import plan
 from gradleak.cli.reproduce import reproduce
 from gradleak.cli.risk import risk
+from gradleak.cli.runs import runs
 from gradleak.errors import GradleakError
 
 _EPILOG = """\b
-Exit codes: 0 done; 1 the attack ended without an answer; 2 something handed in
-cannot be used; 130 interrupted (what was finished is kept and said)."""
+Exit codes: 0 done; 1 the attack ended without an answer, or a limit is broken; 2
+something handed in cannot be used; 130 interrupted (what was finished is kept)."""
 
 
 class _Sentences(click.Group):
@@ -83,5 +87,20 @@ def main(debug: bool, threads: int) -> None:
     torch.set_num_threads(threads)
 
 
-for command in (demo, attack, observe, ladder, risk, defend, reproduce, fetch, list_, cite):
+for command in (
+    demo,
+    audit,
+    attack,
+    observe,
+    ladder,
+    risk,
+    defend,
+    plan,
+    check,
+    runs,
+    reproduce,
+    fetch,
+    list_,
+    cite,
+):
     main.add_command(command)

@@ -28,6 +28,7 @@ _NAMES = (
     "influence-fairness",
     "influence-initialization",
     "dlg-defenses",
+    "dlg-text",
     "masking",
     "dropout",
 )
@@ -89,13 +90,15 @@ def reproduce(
       what each scheme of first weights gives away (Zhang et al. 2023)
     dlg-defenses
       noise, low precision and pruning, told of and not; six minutes (Zhu et al. 2019)
+    dlg-text
+      a sentence after 0, 10, 20, ... matching gradients, masked LM (Zhu et al. 2019)
     masking
       from where masking, clipping, pruning and noise hide; ten minutes (Kim and Park 2024)
     dropout
       rates of dropout, and attackers who get around it (Zheng 2021)
 
-    The first two run on bundled pictures, influence on some and on CIFAR-10's test set,
-    the others on MNIST's or CIFAR-10's:
+    The first two run on bundled pictures, dlg-text on sentences, which --pictures counts,
+    influence on some pictures and on CIFAR-10's test set, the others on MNIST's or CIFAR-10's:
 
     \b
     gradleak fetch mnist cifar10

@@ -48,9 +48,10 @@ def signed_leak(finding: Finding) -> str:
 
 def leak_sentence(finding: Finding) -> str:
     """What stands beside 'leaked' or 'not leaked'."""
-    leak = finding.leak
-    if finding.guess is None:
-        return "there is no guess"
+    return "there is no guess" if finding.guess is None else above_null(finding.leak)
+
+
+def above_null(leak: float) -> str:
     if math.isnan(leak):
         return "the guess cannot be scored"
     if math.isinf(leak):
@@ -77,16 +78,24 @@ def label(value: int | None) -> str:
 
 
 def label_sentence(finding: Finding) -> str:
-    true = "not one class" if finding.label is None else str(finding.label)
-    if finding.label_guess is None:
-        return f"{true}, not guessed"
-    right = finding.label == finding.label_guess
-    return f"{true}, guessed {finding.label_guess}" + (" (right)" if right else " (wrong)")
+    true, guess = finding.label, finding.label_guess
+    return guessed_label(None if true is None else str(true), None if guess is None else str(guess))
+
+
+def guessed_label(true: str | None, guess: str | None) -> str:
+    said = "not one class" if true is None else true
+    if guess is None:
+        return f"{said}, not guessed"
+    return f"{said}, guessed {guess}" + (" (right)" if true == guess else " (wrong)")
 
 
 def outcome(finding: Finding) -> str:
     """How the attack ended, in words; an outcome of later days is shown by its own name."""
-    return _OUTCOMES.get(finding.outcome, finding.outcome.replace("_", " "))
+    return ended(finding.outcome)
+
+
+def ended(outcome: str) -> str:
+    return _OUTCOMES.get(outcome, outcome.replace("_", " "))
 
 
 def seconds(value: float) -> str:

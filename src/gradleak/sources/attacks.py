@@ -1,10 +1,14 @@
 """An attack by its name, with the hyper-parameters that a command line may set."""
 
 import inspect
+from collections.abc import Mapping
 from difflib import get_close_matches
 
 from gradleak.attacks import ATTACKS, Attack
 from gradleak.errors import InvalidInput
+
+COUNTS = ("trials", "steps", "evaluations")
+"""What a spec may set: starts, and how long each of them may take."""
 
 
 def named(name: str, *, trials: int | None = None, steps: int | None = None) -> Attack:
@@ -23,3 +27,58 @@ def named(name: str, *, trials: int | None = None, steps: int | None = None) -> 
         )
     said = {"trials": trials, "steps": steps}
     return ATTACKS[name](**{key: value for key, value in said.items() if value is not None and key in takes})
+
+
+def of_spec(spec: str, *, most: int | None = None) -> Attack:
+    """From "dlg" or "dlg:trials=4,evaluations=500" to an attack.
+
+    ``most`` matching gradients are what it may spend on one observation: its steps or evaluations are cut,
+    unless the spec says them.
+    """
+    name, _, rest = spec.partition(":")
+    named(name)
+    counts = _counts(name, rest)
+    attack = ATTACKS[name](**counts)
+    lengths = [key for key in ("steps", "evaluations") if key in _counted(name)]
+    if most is None or attack.budget <= most or not lengths or counts.keys() & set(lengths):
+        return attack
+    return _shortened(name, counts, lengths[0], most)
+
+
+def _shortened(name: str, counts: Mapping[str, int], length: str, most: int) -> Attack:
+    """The longest that keeps to ``most``, found by halving, as attacks count in ways of their own."""
+    few, many = 1, inspect.signature(ATTACKS[name]).parameters[length].default
+    least = ATTACKS[name](**counts, **{length: few})
+    if least.budget > most:
+        raise InvalidInput(
+            f"expected {least.budget} matching gradients or more, since {name} takes no fewer; came {most}"
+        )
+    while many - few > 1:
+        middle = (few + many) // 2
+        fits = ATTACKS[name](**counts, **{length: middle}).budget <= most
+        few, many = (middle, many) if fits else (few, middle)
+    return ATTACKS[name](**counts, **{length: few})
+
+
+def _counts(name: str, text: str) -> dict[str, int]:
+    found: dict[str, int] = {}
+    takes = _counted(name)
+    for part in [part.strip() for part in text.split(",") if part.strip()]:
+        key, equals, value = (one.strip() for one in part.partition("="))
+        if not equals:
+            raise InvalidInput(f"expected settings as NAME=NUMBER, as in \"dlg:trials=4\"; came '{part}'")
+        if key not in takes:
+            near = get_close_matches(key, takes, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            allowed = f"it takes {', '.join(takes)}" if takes else "it has none to set"
+            raise InvalidInput(f"{name} has no setting '{key}'{hint}; {allowed}")
+        if key in found:
+            raise InvalidInput(f"expected {key} once; it came twice in '{name}:{text}'")
+        if not (value.isascii() and value.isdigit() and len(value) < 10 and int(value) > 0):
+            raise InvalidInput(f"expected {key} as a whole number of 1 or more; came '{value}'")
+        found[key] = int(value)
+    return found
+
+
+def _counted(name: str) -> list[str]:
+    return [key for key in COUNTS if key in inspect.signature(ATTACKS[name]).parameters]

@@ -16,6 +16,8 @@ from torch import nn
 from gradleak.errors import GradleakError, InvalidInput, InvalidModel
 from gradleak.randomness import generator
 
+_LONGEST = 300  # letters of what torch says of weights that do not fit
+
 
 def build(
     spec: str,
@@ -41,7 +43,7 @@ def build(
         raise
     except Exception as error:  # it is someone else's code, and may raise anything
         raise InvalidInput(
-            f"{spec} could not be called with {arguments or 'no arguments'}: {_told(error)}"
+            f"{spec} could not be called with {arguments or 'no arguments'}: {cause(error)}"
         ) from error
     if not isinstance(model, nn.Module):
         raise InvalidModel(f"expected {spec} to return a torch.nn.Module; it returned {type(model).__name__}")
@@ -57,12 +59,26 @@ def takes(spec: str) -> set[str]:
 
 
 def load_weights(model: nn.Module, path: Path | None) -> None:
+    """From safetensors; what is missing, left over or of another shape is named."""
     if path is None:
         return
+    if not path.is_file():
+        what = "it is a folder" if path.is_dir() else "there is no such file"
+        raise InvalidModel(f"expected weights as a safetensors file; {what}: {path}")
     try:
-        model.load_state_dict(safetensors.torch.load_file(path))
+        weights = safetensors.torch.load_file(path)
     except Exception as error:
-        raise InvalidModel(f"the weights in {path} do not fit the model: {error}") from error
+        raise InvalidModel(
+            f"expected weights as safetensors; {path} cannot be read: {error}. In Python, "
+            "safetensors.torch.save_model(model, path) makes such a file."
+        ) from error
+    try:
+        model.load_state_dict(weights)
+    except Exception as error:  # several lines of torch's, the first of which says nothing
+        words = " ".join(str(error).split()).partition(": ")[2]
+        raise InvalidModel(
+            f"the weights in {path} do not fit the model, {type(model).__name__}: {words[:_LONGEST]}"
+        ) from error
 
 
 def usable(name: str) -> torch.device:
@@ -77,12 +93,9 @@ def usable(name: str) -> torch.device:
 def builder(spec: str) -> Any:
     from gradleak.zoo import MODELS
 
-    if ":" not in spec:
-        if spec in MODELS:
-            return MODELS[spec]
-        near = get_close_matches(spec, MODELS, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise InvalidInput(f"expected module:callable or one of {', '.join(MODELS)}; came '{spec}'{hint}")
+    require_spec(spec)
+    if spec in MODELS:
+        return MODELS[spec]
     module, _, name = spec.partition(":")
     if "" not in sys.path:
         sys.path.insert(0, "")  # a model beside the place where the command is called
@@ -90,7 +103,7 @@ def builder(spec: str) -> Any:
         imported = importlib.import_module(module)
     except Exception as error:  # importing runs it
         raise InvalidInput(
-            f"cannot import {module or 'a module without a name'}: {_told(error)}. "
+            f"cannot import {module or 'a module without a name'}: {cause(error)}. "
             "Is it installed, or in this folder?"
         ) from error
     found = getattr(imported, name, None)
@@ -101,7 +114,18 @@ def builder(spec: str) -> Any:
     return found
 
 
-def _told(error: Exception) -> str:
+def require_spec(spec: str) -> None:
+    """Whether a model of the zoo is named, or a callable; what it names is not imported."""
+    from gradleak.zoo import MODELS
+
+    if ":" not in spec and spec not in MODELS:
+        near = get_close_matches(spec, MODELS, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise InvalidInput(f"expected module:callable or one of {', '.join(MODELS)}; came '{spec}'{hint}")
+
+
+def cause(error: Exception) -> str:
+    """In one line, and with its kind where the words alone say little."""
     kind = type(error).__name__
     return f"{error}" if isinstance(error, (TypeError, ImportError)) and str(error) else f"{kind}: {error}"
 

@@ -45,14 +45,14 @@ def pictures(data: str, *, size: int, first: int, n: int, channels: int | None) 
     if data in zoo.PICTURES or not path.exists():
         x, y = zoo.pictures(data, size=size, n=first + n, channels=channels)
         return x[first:], y[first:]
-    files, labels = _files(path)
+    files, labels = picture_files(path)
     chosen = files[first : first + n]
     if len(chosen) < n:
         raise InvalidInput(
             f"expected {n} pictures from --first {first} on; {data} holds {len(files)} pictures. "
             "Ask for fewer."
         )
-    x = torch.stack([_read(file, size, channels or 3) for file in chosen])
+    x = torch.stack([picture(file, size, channels or 3) for file in chosen])
     return x, torch.tensor(labels[first : first + n])
 
 
@@ -61,10 +61,11 @@ def count(data: str) -> int:
     path = Path(data)
     if not path.exists():
         pictures(data, size=32, first=0, n=1, channels=None)  # says what there is instead
-    return len(_files(path)[0])
+    return len(picture_files(path)[0])
 
 
-def _files(path: Path) -> tuple[list[Path], list[int]]:
+def picture_files(path: Path) -> tuple[list[Path], list[int]]:
+    """In the order of their names, with a number for each folder that holds some."""
     if path.is_file():
         return [path], [0]
     files = sorted(f for f in path.rglob("*") if f.suffix.lower() in _ENDINGS and f.is_file())
@@ -72,7 +73,7 @@ def _files(path: Path) -> tuple[list[Path], list[int]]:
     return files, [classes.index(file.parent) for file in files]
 
 
-def _read(file: Path, size: int, channels: int) -> Tensor:
+def picture(file: Path, size: int, channels: int) -> Tensor:
     """The middle square of a picture as it is meant to be seen, in [0, 1]."""
     if channels not in (1, 3):
         raise InvalidInput(f"picture files are read with 1 or 3 channels; came {channels}")
