@@ -11,7 +11,9 @@ import gradleak as gl
 from gradleak.attacks.kinks import kinked
 from gradleak.attacks.posterior.merit import Posterior
 from gradleak.attacks.posterior.newton import Newton
+from gradleak.attacks.posterior.softened import softened
 from gradleak.attacks.posterior.trust import Trust, excess
+from gradleak.attacks.posterior.walk import walk
 from gradleak.defenses import Clip, Dropout, GaussianNoise, LowPrecision, Mask, Prune, Sign, Withhold
 from gradleak.errors import InvalidInput
 
@@ -100,6 +102,69 @@ def test_kinks_are_crossed_where_entries_are_trusted_one_by_one() -> None:
     assert min(found) > 60
 
 
+def test_a_wrong_picture_is_believed_to_add_the_same_to_every_entry() -> None:
+    """Entries known to a thousandth and to one are off alike: neither has a say of its own."""
+    deviations = torch.tensor([1e-3, 1e-3, 1.0, 1.0, math.inf], dtype=torch.float64)
+    known = {"w": 1 / deviations}
+    off = {"w": torch.tensor([7.0, -7.0, 7.0, 7.0, 0.0], dtype=torch.float64) * known["w"]}
+    added = 49 - (1 + 1e-6) / 2
+    variances = deviations[:4].square() + added
+    sizes = Trust.by_misfit(off, known).sizes["w"]
+    torch.testing.assert_close(sizes[:4] * deviations[:4].square(), variances)
+    cost = Trust.by_misfit(off, known).cost(off)
+    assert cost == pytest.approx(float((49 / variances).sum()))
+    # what is no more than noise adds nothing, and the middle entry does not see the outlier
+    quiet = {"w": torch.tensor([0.5, -0.5, 0.5, 0.5, 0.0], dtype=torch.float64)}
+    assert bool((Trust.by_misfit(quiet, known).sizes["w"] == 1).all())
+    one = {"w": torch.tensor([0.5, -0.5, 0.5, 1e3, 0.0], dtype=torch.float64)}
+    assert bool((Trust.by_entries(one, known).sizes["w"] == 1).all())
+    assert float(Trust.by_misfit(one, known).sizes["w"][3]) > 1e5
+
+
+def test_kinks_are_rounded_inside_and_nowhere_else() -> None:
+    x = torch.randn(3, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    bend = float(x.square().mean().sqrt()) / 4
+    rounded = bend * torch.log1p((x / bend).exp())
+    written_over = x.clone()
+    with softened(4.0):
+        ways = (torch.relu(x), x.relu(), nn.ReLU()(x), nn.functional.relu(x))
+        leaky = nn.LeakyReLU(0.2)(x)
+        nn.functional.relu(written_over, inplace=True)
+        assert float(torch.relu(torch.zeros(2)).abs().max()) < 1e-30
+    for one in ways:
+        torch.testing.assert_close(one, rounded)
+    torch.testing.assert_close(leaky, 0.2 * x + 0.8 * rounded)
+    assert torch.equal(written_over, x.clamp_min(0))
+    assert torch.equal(torch.relu(x), x.clamp_min(0))
+    with softened(None):
+        assert torch.equal(torch.relu(x), x.clamp_min(0))
+    with softened(1e6):
+        torch.testing.assert_close(torch.relu(x), x.clamp_min(0), atol=1e-5, rtol=0)
+
+
+def test_a_kinked_network_under_rounding_is_undone_as_far_as_decibels_says() -> None:
+    for seed in range(2):
+        x, y = FACES[seed : seed + 1].double(), LABELS[seed : seed + 1]
+        model = gl.zoo.mlp(10, sizes=(256, 64, 64), activation="relu", seed=seed).double()
+        for name in ("fp16", "bf16"):
+            seen = gl.observe(model, x, y, client=LowPrecision(format=name), reveal=["labels"])
+            found = gl.attacks.map()(seen, rng=0)
+            assert found.outcome is gl.Outcome.CONVERGED
+            told = float(gl.risk.decibels(seen, x, y).psnr[0, 0])
+            assert float(gl.metrics.psnr(found.x, x)) > told - 3
+
+
+def test_an_answer_is_judged_by_the_network_as_it_is() -> None:
+    """Also one that was still being looked for on a rounder network."""
+    model, x, y = gl.zoo.convnet(10, 1, 16, width=8, seed=0).double(), FACES[:1].double(), LABELS[:1]
+    posterior = Posterior.of(gl.observe(model, x, y, reveal=["labels"]), y)
+    start = torch.zeros(256, dtype=torch.float64)
+    for now in walk(posterior, start, steps=4, iterations=5, kinked=True):
+        residual = posterior.residual(now.u)
+        assert now.score == pytest.approx(posterior.unexplained(residual))
+        assert now.excess == pytest.approx(max(excess(residual, posterior.known).values()))
+
+
 def test_labels_are_read_off_what_a_defense_left() -> None:
     for client in (Mask(rate=0.7), Prune(fraction=0.99), GaussianNoise(std=1e-2), Sign(), Dropout(rate=0.5)):
         for seed in range(4):
@@ -154,6 +219,7 @@ def test_the_merit_is_what_is_written_beside_it() -> None:
     for trust in (
         full,
         Trust.by_blocks(residual, posterior.known),
+        Trust.by_misfit(residual, posterior.known),
         Trust.by_entries(residual, posterior.known),
     ):
         weights = trust.weights(residual)
@@ -193,7 +259,7 @@ def test_entries_that_are_not_seen_have_no_say() -> None:
     assert all(bool((posterior.known[name][leaf == 0] == 0).all()) for name, leaf in seen.update.items())
     residual = posterior.residual(torch.zeros(256, dtype=torch.float64))
     share = {
-        name: float(leaf.square().sum()) / max(int((leaf != 0).sum()), 1) for name, leaf in residual.items()
+        name: float(leaf.square().sum()) / (int((leaf != 0).sum()) + 1) for name, leaf in residual.items()
     }
     assert excess(residual, posterior.known) == pytest.approx(share, rel=1e-3)
 

@@ -12,7 +12,7 @@ from torch import nn
 import gradleak as gl
 from gradleak.attacks import Outcome, Reconstruction
 from gradleak.cli import main
-from gradleak.reproduce.agreement import agreement, failures, why
+from gradleak.reproduce.agreement import agreement, failures, strongest, why
 from gradleak.reproduce.calibration import Point, pictures, points
 from gradleak.reproduce.calibration_set import ATTACKERS, NETWORKS, SETTINGS
 from gradleak.reproduce.scatter import _panel, scatter
@@ -168,6 +168,24 @@ def test_agreement_tells_arrived_attacks_from_all_and_leaves_out_what_has_no_log
     assert two[0]["off, dB"] == 0
 
 
+def test_the_best_attack_is_held_against_the_better_prediction_of_its_update():
+    """DLG is near in one update and MAP in the other two; each update counts once."""
+    updates = ((1e-2, 3e-2, 2e-2, 0.2), (1e-1, 1e-3, 0.3, 2e-3), (1e-4, None, 2e-4, math.inf))
+    found = [
+        replace(POINT, picture=i, attack=attack, influence=first, decibels=second, reached=reached)
+        for i, (first, second, dlg, most_probable) in enumerate(updates)
+        for attack, reached in (("DLG", dlg), ("MAP", most_probable))
+    ]
+    (row,) = strongest(found).to_dict()["rows"]
+    assert (row["of"], row["updates"]) == ("LeNet", 3)
+    assert row["Pearson"] == pytest.approx(1)
+    assert row["off, dB"] == pytest.approx(20 * math.log10(2))
+    more = strongest([*found, replace(POINT, family="MLP", network="MLP")]).to_dict()["rows"]
+    assert [r["updates"] for r in more] == [3, 1]
+    hidden = replace(POINT, picture=3, influence=math.inf, decibels=None)
+    assert strongest([*found, hidden]).to_dict()["rows"] == [row]
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
@@ -224,7 +242,7 @@ def test_the_command_writes_the_plot_and_every_point(monkeypatch, tmp_path):
     assert "Where it fails, and why" in done.stdout
     told = json.loads((tmp_path / "o" / "influence.json").read_text(), parse_constant=pytest.fail)
     assert [row["of"] for row in told["rows"]] == ["LeNet"] * 2
-    assert len(told["more"]) == 3
+    assert len(told["more"]) == 4
     held = json.loads((tmp_path / "o" / "influence-points.json").read_text(), parse_constant=pytest.fail)
     assert [one["influence"] for one in held] == [1e-2, 1e-3, 1.0, None]
     assert (tmp_path / "o" / "influence.png").read_bytes().startswith(b"\x89PNG")

@@ -46,6 +46,26 @@ def agreement(
     return Table(title, (Column("of"), Column("attack"), Column("predictor"), *numbers), tuple(rows))
 
 
+def strongest(points: Sequence[Point]) -> Table:
+    """What a defender asks: the nearest answer of any attack, against the better of the two predictions."""
+    updates: dict[tuple[object, ...], list[Point]] = {}
+    for p in points:
+        updates.setdefault((p.network, p.data, p.picture, p.defense, p.level), []).append(p)
+    families: dict[str, list[tuple[float, float]]] = {}
+    for tried in updates.values():
+        predicted = min(value for p in tried for value in (p.influence, p.decibels) if value is not None)
+        families.setdefault(tried[0].family, []).append((predicted, min(p.reached for p in tried)))
+    rows = tuple((family, *_agreement(_finite(pairs))) for family, pairs in families.items())
+    numbers = (
+        Column("updates"),
+        Column("Pearson", ".3f"),
+        Column("Spearman", ".3f"),
+        Column("off, dB", ".2f"),
+    )
+    notes = ("As gl.predict says it. Which attack is the nearest, only the truth tells.",)
+    return Table("The best attack against the better prediction", (Column("of"), *numbers), rows, notes)
+
+
 def failures(points: Sequence[Point]) -> Table:
     """What each attack's own predictor misses, counted by reason."""
     rows: list[tuple[Value, ...]] = []
@@ -113,8 +133,12 @@ def why(point: Point) -> str | None:
 
 
 def _pairs(points: Iterable[Point], predicted: Predictor) -> list[tuple[float, float]]:
-    both = [(predicted(p), p.reached) for p in points]
-    return [(a, b) for a, b in both if a and math.isfinite(a) and b and math.isfinite(b)]
+    return _finite((predicted(p), p.reached) for p in points)
+
+
+def _finite(pairs: Iterable[tuple[float | None, float]]) -> list[tuple[float, float]]:
+    """Those that have logarithms."""
+    return [(a, b) for a, b in pairs if a and math.isfinite(a) and b and math.isfinite(b)]
 
 
 def _agreement(pairs: Sequence[tuple[float, float]]) -> tuple[Value, ...]:

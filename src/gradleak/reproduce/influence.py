@@ -13,7 +13,7 @@ from gradleak import zoo
 from gradleak.attacks import dlg
 from gradleak.labels import known
 from gradleak.observe import Observation, observe
-from gradleak.reproduce.agreement import agreement, failures
+from gradleak.reproduce.agreement import agreement, failures, strongest
 from gradleak.reproduce.calibration import Point, points
 from gradleak.reproduce.sample import Sample, sample
 from gradleak.reproduce.scatter import scatter
@@ -46,6 +46,7 @@ def influence(n: int, data: Sequence[str], tell: Told) -> Table:
             "paper: its figures are plots, over noise and pruning, on LeNet and ResNet-18.",
         ),
         more=(
+            strongest(found),
             agreement(found, "By network, each attack against its own predictor", lambda p: p.network),
             agreement(found, "By defense, each attack against its own predictor", lambda p: p.defense),
             failures(found),

@@ -28,7 +28,7 @@ class MostProbable:
     """See ``map``, which builds it."""
 
     labels: LabelStrategy = field(default_factory=inferred)
-    steps: int = 30
+    steps: int = 60
     iterations: int = 40
     name: str = "map"
     citations: tuple[str, ...] = ()
@@ -129,6 +129,6 @@ def _found(obs: Observation, posterior: Posterior, now: Walk, y: Tensor, seconds
     )
 
 
-def map(*, labels: LabelStrategy | None = None, steps: int = 30, iterations: int = 40) -> MostProbable:
+def map(*, labels: LabelStrategy | None = None, steps: int = 60, iterations: int = 40) -> MostProbable:
     """The most probable pictures under noise, rounding, masks or pruning, by Gauss-Newton from mid-grey."""
     return MostProbable(labels or inferred(), steps, iterations)

@@ -63,7 +63,7 @@ class Posterior:
         moved = self.obs.domain.to_pixels(x.to(self.obs.like))
         u = self.prior.coordinates(moved - self.prior.center(moved))
         residual = self.residual(u)
-        whole = Trust(dict.fromkeys(residual, 1.0), forgiving=True)
+        whole = Trust.full(residual, forgiving=True)
         return whole.cost(residual) + float(u.square().sum())
 
     def unexplained(self, residual: Tree) -> float:
