@@ -1,5 +1,6 @@
 """What a folder goes through: damage, full disks, newer versions, strangers."""
 
+import dataclasses
 import json
 import sqlite3
 import stat
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_audit import facts, figures, small_work
+from small_audit import Fussy, facts, figures, small_work
 
 from gradleak.cases import Store, run
 from gradleak.cases.packed import pack, said_in, unpack
@@ -164,3 +165,29 @@ def test_packed_files_hold_what_was_put_in_and_a_cut_one_says_nothing():
         assert unpack(content[:cut]) == {}
     assert said_in(b"\x10" + bytes(7) + json.dumps([1, 2, 3]).encode().ljust(16)) is None
     assert said_in(pack({}, said)) == said
+
+
+def test_reading_writes_nothing_even_where_the_index_is_damaged(finished):
+    folder, before = finished
+    index = folder / "index.sqlite"
+    content = bytearray(index.read_bytes())
+    content[4096:8192] = b"\xff" * 4096
+    index.write_bytes(content)
+    files = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with Store(folder, alone=False) as store:
+        assert figures(store.record()) == figures(before)
+    after = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    beside = {folder / f"index.sqlite{ending}" for ending in ("-wal", "-shm")}  # SQLite's own, for readers
+    assert {path: content for path, content in after.items() if path not in beside} == files
+
+
+def test_what_failed_is_run_again_where_that_is_asked_for(tmp_path):
+    work = dataclasses.replace(small_work(records=1, per=3, rungs=("everything known",)), model=Fussy())
+    with Store(tmp_path) as store:
+        first = run(work, store, facts(work))
+        assert first.failed
+        events = []
+        run(work, store, facts(work), tell=events.append)
+        assert "failed" not in {event.what for event in events}
+        run(work, store, facts(work), retry=True, tell=events.append)
+        assert [event.what for event in events].count("failed") == len(first.failed)

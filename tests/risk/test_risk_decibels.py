@@ -434,3 +434,16 @@ def test_the_operator_and_its_matrix_are_one() -> None:
     both = torch.stack((v, 2 * v))
     torch.testing.assert_close(seen.products(both), both @ seen.gram())
     torch.testing.assert_close(seen.errors(both), torch.stack((seen.errors(v), 4 * seen.errors(v))))
+
+
+def test_fewer_steps_never_say_that_less_leaks() -> None:
+    x, y = gl.zoo.pictures("faces", size=16, n=1)
+    model = gl.zoo.lenet(10, 3, 16, seed=0)
+    few, many = (
+        gl.risk.decibels(model, x, y % 10, noise=1e-4, exact=False, steps=steps) for steps in (12, 300)
+    )
+    exact = gl.risk.decibels(model, x, y % 10, noise=1e-4, exact=True)
+    assert float(few.psnr) > float(many.psnr) - 0.1 > float(exact.psnr) - 0.5
+    assert "Not converged" in few.note
+    with pytest.raises(InvalidInput, match="steps as a whole number"):
+        gl.risk.decibels(model, x, y % 10, steps=0)

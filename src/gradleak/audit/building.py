@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from gradleak.attacks.kinks import kinked
-from gradleak.audit.choice import STARTS, attacks_for, ladder_for
+from gradleak.audit.choice import FORECAST_STEPS, STARTS, attacks_for, ladder_for
 from gradleak.audit.mistakes import Mistake
 from gradleak.audit.plan import Plan
 from gradleak.cases.work import Work
@@ -99,6 +99,7 @@ def _work(plan: Plan, device: str, model: nn.Module, records: Records) -> Work:
         starts=budget.starts or STARTS[budget.level],
         target=budget.target,
         thorough=budget.level == "thorough",
+        forecast_steps=FORECAST_STEPS[budget.level],
         seed=plan.seed,
         device=device,
     )

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from gradleak.attacks import Attack
 from gradleak.attacks.kinks import kinked
 from gradleak.audit.choice import (
+    FORECAST_STEPS,
     LEVELS,
     STARTS,
     attacks_for,
@@ -92,6 +93,7 @@ def audit(
         starts=STARTS[budget] if starts is None else starts,
         target=target,
         thorough=budget == "thorough",
+        forecast_steps=FORECAST_STEPS[budget],
         seed=seed,
         device=device,
     )
@@ -174,6 +176,7 @@ def run_plan(
     *,
     out: Path | str | None = None,
     resume: bool = False,
+    retry: bool = False,
     workers: int = 1,
     ray: str | None = None,
     device: str = "cpu",
@@ -181,7 +184,8 @@ def run_plan(
 ) -> "Report":
     """Run the audit that a file plans, and keep it in ``out``, or in the folder "audit".
 
-    With ``resume``, an unfinished run of this very plan is expected there.
+    With ``resume``, an unfinished run of this very plan is expected there, and with ``retry``, cases that
+    failed before are run again.
     """
     from gradleak.audit.building import work_of
     from gradleak.audit.plan import Plan
@@ -194,7 +198,9 @@ def run_plan(
     with Store(folder) as store:
         if resume:
             _require_unfinished(store, facts, folder)
-        return Report(run(work, store, facts, runner=runner, seconds=plan.budget.seconds, tell=tell))
+        return Report(
+            run(work, store, facts, runner=runner, seconds=plan.budget.seconds, retry=retry, tell=tell)
+        )
 
 
 def _require_unfinished(store: Store, facts: Facts, folder: Path) -> None:

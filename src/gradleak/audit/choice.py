@@ -14,6 +14,9 @@ LEVELS = ("quick", "standard", "thorough")
 STARTS = {"quick": 1, "standard": 1, "thorough": 3}
 """How often each attack begins anew, by level."""
 
+FORECAST_STEPS = {"quick": 40, "standard": 150, "thorough": 600}
+"""Of a forecast for large batches, by level; fewer err towards too much leakage, and it says so."""
+
 # A step of the router's map costs tens to hundreds of matching gradients, and evaluations bound its steps.
 _ROUTER = {
     "quick": "ssras:evaluations=5",

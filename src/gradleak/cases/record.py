@@ -316,7 +316,7 @@ class Record:
         return statistics.fmean(shares), statistics.fmean(chances)
 
     def label_readers(self, way: str, **where: Any) -> list[Done]:
-        """What came to labels that it was not told: attacks, and the forecast where ``where`` asks for all."""
+        """What came to labels that it was not told: attacks, and forecasts where ``where`` asks for all."""
         forecasts = [] if where else [one for one in self._forecasts if one.case.protocol == way]
         found = [*self.run(way, **where), *forecasts]
         return [

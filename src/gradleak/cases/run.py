@@ -23,19 +23,20 @@ def run(
     *,
     runner: Runner | None = None,
     seconds: float | None = None,
+    retry: bool = False,
     tell: Tell = lambda event: None,
 ) -> Record:
     """Run every case that the store does not hold yet; the record has them all.
 
     ``facts`` is what the run says of itself. Ctrl-C ends it and keeps what was finished, and so do
-    ``seconds``, which are looked at between cases.
+    ``seconds``, which are looked at between cases. With ``retry``, cases that failed before are run again.
     """
     if store.mended:
         tell(Event("said", words=store.mended))
     number = store.begin(facts)
     for group in range(len(work.batches)):
         store.keep_batch(work.batch_name(group), work.truth(group), work.null(group))
-    progress = _Progress(work, store, number, runner or Here(), tell)
+    progress = _Progress(work, store, number, runner or Here(), tell, retry)
     try:
         with progress.runner.started(work):
             why = progress.until(None if seconds is None else time.monotonic() + seconds)
@@ -58,6 +59,7 @@ class _Progress:
     number: int
     runner: Runner
     tell: Tell
+    retry: bool = False
     spared: list[Left] = field(default_factory=list)
     behind: int = 0
     ran: int = 0
@@ -113,7 +115,7 @@ class _Progress:
                 self._say("spared", asked.case, words=asked.why)
                 continue
             done = self.store.find(self.work.key(asked), asked, self.work.samples(asked))
-            if done is None:
+            if done is None or (done.error and self.retry):
                 return asked
             self.store.take(done, self.number)
             self._passed("kept", done)

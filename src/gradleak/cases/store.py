@@ -37,6 +37,7 @@ class Store:
 
     def __init__(self, folder: Path | None = None, *, alone: bool = True) -> None:
         self.folder = folder
+        self.alone = alone
         self.mended = ""
         self._lock: FileLock | None = None
         self._shelf: Shelf = Memory() if folder is None else Folder(folder)
@@ -143,7 +144,7 @@ class Store:
     def _opened(self) -> sqlite3.Connection:
         path = ":memory:" if self.folder is None else str(self.folder / _INDEX)
         try:
-            index = _connected(path)
+            index = _connected(path) if self.alone else _read(path)
             found = index.execute("PRAGMA user_version").fetchone()[0]
             if found > VERSION:
                 index.close()
@@ -154,7 +155,7 @@ class Store:
             wrong = index.execute("PRAGMA quick_check").fetchone()[0]
             if wrong != "ok":
                 raise sqlite3.DatabaseError(wrong)
-            if not found:
+            if not found and self.alone:
                 _make(index)
         except sqlite3.OperationalError as error:
             raise CannotWrite(
@@ -165,14 +166,23 @@ class Store:
         return index
 
     def _rebuilt(self, why: str) -> sqlite3.Connection:
-        """The index again, from the files; the damaged one is kept beside it."""
+        """The index again, from the files; the damaged one is kept beside it, and a reader writes nothing."""
+        if not self.alone:
+            return self._refilled(_connected(":memory:"))[0]
         folder = self.folder or Path()
         number = 1 + len(list(folder.glob("index.damaged-*")))
         for ending in ("", "-wal", "-shm"):
             damaged = folder / f"{_INDEX}{ending}"
             if damaged.exists():
                 damaged.replace(folder / f"index.damaged-{number}.sqlite{ending}")
-        index = _connected(str(folder / _INDEX))
+        index, cases = self._refilled(_connected(str(folder / _INDEX)))
+        self.mended = (
+            f"The index of {folder} was damaged ({why}). It was made again from {cases} files of finished "
+            f"cases; the damaged one is index.damaged-{number}.sqlite."
+        )
+        return index
+
+    def _refilled(self, index: sqlite3.Connection) -> tuple[sqlite3.Connection, int]:
         _make(index)
         cases = 0
         with index:
@@ -184,11 +194,7 @@ class Store:
                     cases += 1
             for name in self._shelf.names("runs"):
                 _insert_run(index, int(Path(name).stem), self._shelf.get(name) or b"")
-        self.mended = (
-            f"The index of {folder} was damaged ({why}). It was made again from {cases} files of finished "
-            f"cases; the damaged one is index.damaged-{number}.sqlite."
-        )
-        return index
+        return index, cases
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
@@ -259,6 +265,19 @@ def _connected(path: str) -> sqlite3.Connection:
     index = sqlite3.connect(path, timeout=10)
     index.execute("PRAGMA journal_mode = WAL")
     index.execute("PRAGMA synchronous = FULL")
+    return index
+
+
+def _read(path: str) -> sqlite3.Connection:
+    """For reading alone, also where nothing may be written."""
+    place = Path(path).resolve().as_uri()
+    index = sqlite3.connect(f"{place}?mode=ro", timeout=10, uri=True)
+    try:
+        index.execute("PRAGMA user_version").fetchone()
+    except sqlite3.OperationalError:
+        # In WAL mode a reader writes too, unless it is told that nobody else will.
+        index.close()
+        index = sqlite3.connect(f"{place}?immutable=1", uri=True)
     return index
 
 

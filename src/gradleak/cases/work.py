@@ -22,9 +22,11 @@ from gradleak.observe import Client, Loss, Observation
 from gradleak.observe.domain import Domain
 from gradleak.observe.uncertainty import Defended, undefended
 from gradleak.risk import Forecast, predict
+from gradleak.risk.decibels import STEPS
 from gradleak.threats.rungs import RUNGS, Batch, Rung, Setting, guess_at
 from gradleak.tradeoff.store import fingerprint
 
+_SMALL = 1100  # numbers in a batch, up to which a matrix of them takes a second
 Facts = dict[str, Any]
 Found = tuple[Facts, Tensor | None]
 
@@ -36,7 +38,7 @@ class Work:
     ``ways`` are clients with their defenses around them, ``attacks`` go from cheap to dear, and ``rungs``
     are names, from a server that knows everything down. ``starts`` is how often each attack begins anew. An
     attack is enough, and dearer ones are spared, where it explains the update or is well past ``target``
-    decibels.
+    decibels. ``forecast_steps`` are those of ``gl.predict``.
     """
 
     model: nn.Module
@@ -52,6 +54,7 @@ class Work:
     starts: int = 1
     target: float | None = None
     thorough: bool = False
+    forecast_steps: int = STEPS
     seed: int = 0
     device: str = "cpu"
 
@@ -108,6 +111,7 @@ class Work:
             "normalization": repr(self.normalization),
             "loss": "" if loss is None else f"{loss.__module__}.{getattr(loss, '__qualname__', loss)}",
             "seed": self.seed,
+            "steps": self.forecast_steps if case.kind == FORECAST else None,
         }
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:24]
 
@@ -130,6 +134,8 @@ class Work:
             loss=self.loss,
             normalization=self.normalization,
             layers=False,
+            steps=self.forecast_steps,
+            exact=False if self.forecast_steps < STEPS and x.numel() > _SMALL else None,
             rng=self._dice(case.group),
         )
         found = forecast.to_dict()

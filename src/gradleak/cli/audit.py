@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     help="Folder of the cases and the report.",
 )
 @click.option("--resume", is_flag=True, help="Go on with an unfinished run of this plan, and begin no other.")
+@click.option("--retry", is_flag=True, help="Run cases again that failed before.")
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
 @click.option("--ray", metavar="ADDRESS", help='A Ray cluster to run on, or "local" for one of WORKERS here.')
 @device_option
@@ -43,6 +44,7 @@ def audit(
     plan: Path,
     out: Path,
     resume: bool,
+    retry: bool,
     workers: int,
     ray: str | None,
     device: str,
@@ -66,7 +68,9 @@ def audit(
 
     usable(device)
     with watching(quiet=quiet, as_json=as_json) as tell:
-        report = run_plan(plan, out=out, resume=resume, workers=workers, ray=ray, device=device, tell=tell)
+        report = run_plan(
+            plan, out=out, resume=resume, retry=retry, workers=workers, ray=ray, device=device, tell=tell
+        )
     written = report.write(out, pictures=not no_pictures)
     record = report.record
     if as_json:

@@ -34,7 +34,9 @@ Weights = Mapping[str, Tensor | float]
 AGREED = 0.3  # decibels within which two sizes of the Krylov space are one answer
 _DENSE = 4096  # unknowns: a matrix of 128 MiB, and its eigenvectors in minutes
 _MOST = 20_000  # 3 GiB, and two more matrices beside it
-_FIRST, _GROWTH, _STEPS = 8, 1.5, 600
+STEPS = 600
+"""Of Lanczos, at most."""
+_FIRST, _GROWTH = 8, 1.5
 _DRAWS, _MORE_DRAWS = 4, 40  # of noise, and of pictures of the prior, where memory allows
 _SAMPLED, _FEW = 0.2, 100  # decibels of standard error with so few dimensions: then more are drawn
 _LEAST = 200  # steps that the draws leave room for
@@ -90,6 +92,7 @@ def decibels(
     client: Client | None = None,
     weights: Weights | None = None,
     exact: bool | None = None,
+    steps: int = STEPS,
     rng: Rng = 0,
 ) -> Decibels:
     """What the batch ``x`` with labels ``y`` loses through its update under noise, without an attack.
@@ -101,8 +104,11 @@ def decibels(
     nobody sees, as those are that the client withholds. Labels are known to the attacker.
 
     ``exact`` chooses a dense matrix of all pixels against all, or, False, Lanczos runs from a few random
-    vectors of ``rng``; None goes by size.
+    vectors of ``rng``; None goes by size. A run has at most ``steps``; too few err towards too much leakage,
+    and the note says so.
     """
+    if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
+        raise InvalidInput(f"expected steps as a whole number of 1 or more; came {steps!r}")
     seen_by = _observed(model_or_obs, x, y, client)
     levels, scales = _hidden(seen_by, noise, weights)
     obs = seen_by.to(torch.float64)
@@ -118,7 +124,7 @@ def decibels(
     if not dense and x.numel() > _SINGLE:
         rough = replace(seen, jacobian=Jacobian(obs.to(torch.float32), x.float(), _single(y), scales))
         seen = rough if _suffices(rough, levels) else seen
-    found = from_the_gram(seen, levels) if dense else _matrix_free(seen, levels, rng)
+    found = from_the_gram(seen, levels) if dense else _matrix_free(seen, levels, rng, steps)
     return replace(found, note=" ".join(_notes(obs, x, found)))
 
 
@@ -156,13 +162,13 @@ def _suffices(rough: Seen, levels: tuple[float, ...]) -> bool:
     return min(levels) ** 2 >= torch.finfo(torch.float32).eps * float(probe.diagonal.max())
 
 
-def _matrix_free(seen: Seen, levels: tuple[float, ...], rng: Rng) -> Decibels:
+def _matrix_free(seen: Seen, levels: tuple[float, ...], rng: Rng, steps: int) -> Decibels:
     """A few draws of noise where many dimensions are seen; more where few are, which takes few steps."""
-    found = from_products(seen, levels, rng, draws=_DRAWS, steps=_STEPS)
+    found = from_products(seen, levels, rng, draws=_DRAWS, steps=steps)
     again = [i for i in range(len(levels)) if found.sampling[i] > _SAMPLED and found.dimensions[i] < _FEW]
     if not again or _room(seen) <= _DRAWS:
         return found
-    more = from_products(seen, tuple(levels[i] for i in again), rng, draws=_MORE_DRAWS, steps=_STEPS)
+    more = from_products(seen, tuple(levels[i] for i in again), rng, draws=_MORE_DRAWS, steps=steps)
     for name in ("psnr", "bayes", "dimensions", "error", "sampling"):
         getattr(found, name)[again] = getattr(more, name)
     return found
@@ -174,7 +180,7 @@ def _room(seen: Seen) -> int:
 
 
 def from_products(
-    seen: Seen, levels: tuple[float, ...], rng: Rng, *, draws: int, steps: int = _STEPS
+    seen: Seen, levels: tuple[float, ...], rng: Rng, *, draws: int, steps: int = STEPS
 ) -> Decibels:
     """Grows the Krylov spaces until two sizes of them agree at every level, or the steps are used up."""
     n, draws = seen.jacobian.x.numel(), min(draws, _room(seen))

@@ -18,7 +18,7 @@ from gradleak.observe.uncertainty import Defended, weights
 from gradleak.randomness import Rng, generator
 from gradleak.risk import by_layer
 from gradleak.risk.by_layer import LEAK, Alone
-from gradleak.risk.decibels import Decibels, decibels
+from gradleak.risk.decibels import STEPS, Decibels, decibels
 from gradleak.risk.rank import RankReport, rank
 from gradleak.trees import Tree, flatten, scale
 
@@ -143,6 +143,7 @@ def predict(
     normalization: Any = None,
     exact: bool | None = None,
     layers: bool = True,
+    steps: int = STEPS,
     rng: Rng = 0,
 ) -> Forecast:
     """How much this batch would lose through the update that ``client`` sends, said without an attack.
@@ -152,7 +153,7 @@ def predict(
     what the best attacker can reach. Of an attacker who knows how pictures are made, and of one who does not,
     the better counts. Labels are read off the update with one draw of the noise. For networks with kinks the
     number is a local one, and errs towards too much leakage. ``exact`` is that of ``decibels``, and of every
-    layer as well; without ``layers``, none is asked what it tells alone.
+    layer as well; ``steps`` are of ``decibels``, too; without ``layers``, none is asked what it tells alone.
     """
     if not isinstance(noise, int | float) or isinstance(noise, bool) or not 0 <= noise < float("inf"):
         raise InvalidInput(f"expected noise as a std of 0 or more; came {noise!r}")
@@ -163,7 +164,7 @@ def predict(
     near, taken = _near(seen)
     known = _known(seen, near)
     clear = not isinstance(seen.client, Defended)
-    risk, more = _risk(near, x, y, known, _is_dense(x, clear) if exact is None else exact, rng)
+    risk, more = _risk(near, x, y, known, _is_dense(x, clear) if exact is None else exact, steps, rng)
     notes = [*taken, *more, *_notes(seen, x)]
     dense = x.numel() <= _DENSE if exact is None else exact
     rows = by_layer.alone(near, x, y, known, risk, dense=dense, rng=rng) if layers else ()
@@ -223,17 +224,17 @@ def _is_dense(x: Tensor, clear: bool) -> bool:
 
 
 def _risk(
-    near: Observation, x: Tensor, y: Tensor, known: Tree, dense: bool, rng: Rng
+    near: Observation, x: Tensor, y: Tensor, known: Tree, dense: bool, steps: int, rng: Rng
 ) -> tuple[Decibels, list[str]]:
     """The whole update's decibels; without the memory for a dense matrix, matrix-free."""
     notes = []
     try:
-        risk = decibels(near, x, y, noise=1.0, weights=known, exact=dense, rng=rng)
+        risk = decibels(near, x, y, noise=1.0, weights=known, exact=dense, steps=steps, rng=rng)
     except (MemoryError, RuntimeError) as error:
         if not dense or not (isinstance(error, MemoryError) or "memory" in str(error)):
             raise
         notes = ["a dense matrix did not fit into memory: this is the matrix-free answer"]
-        risk = decibels(near, x, y, noise=1.0, weights=known, exact=False, rng=rng)
+        risk = decibels(near, x, y, noise=1.0, weights=known, exact=False, steps=steps, rng=rng)
     return risk, [*notes, *([risk.note] if risk.note else [])]
 
 
