@@ -9,7 +9,7 @@ found = gl.attacks.dlg()(seen, rng=0)         # what it can make of that
 print(gl.metrics.score(found.x, found.y, x, y % 10, classes=10))
 """
 
-from gradleak import attacks, defenses, errors, labels, metrics, risk, threats, zoo
+from gradleak import attacks, defenses, errors, labels, metrics, risk, text, threats, zoo
 from gradleak.attacks import Outcome, Reconstruction, attack
 from gradleak.audit.call import audit
 from gradleak.errors import GradleakError
@@ -53,6 +53,7 @@ __all__ = [
     "predict",
     "risk",
     "save",
+    "text",
     "threats",
     "zoo",
 ]

@@ -139,6 +139,28 @@ REFERENCES: dict[str, str] = {
   journal = {arXiv preprint arXiv:2408.08430},
   year    = {2024}
 }""",
+    "dager": """@inproceedings{petrov2024dager,
+  title     = {{DAGER}: Exact Gradient Inversion for Large Language Models},
+  author    = {Petrov, Ivo and Dimitrov, Dimitar I. and Baader, Maximilian and M{\\"u}ller, Mark Niklas
+               and Vechev, Martin},
+  booktitle = {Advances in Neural Information Processing Systems},
+  volume    = {37},
+  year      = {2024}
+}""",
+    "tag": """@inproceedings{deng2021tag,
+  title     = {{TAG}: Gradient Attack on Transformer-Based Language Models},
+  author    = {Deng, Jieren and Wang, Yijue and Li, Ji and Wang, Chenghong and Shang, Chao and Liu, Hang
+               and Rajasekaran, Sanguthevar and Ding, Caiwen},
+  booktitle = {Findings of the Association for Computational Linguistics: EMNLP 2021},
+  year      = {2021}
+}""",
+    "lamp": """@inproceedings{balunovic2022lamp,
+  title     = {{LAMP}: Extracting Text from Gradients with Language Model Priors},
+  author    = {Balunovi{\\'c}, Mislav and Dimitrov, Dimitar I. and Jovanovi{\\'c}, Nikola and Vechev, Martin},
+  booktitle = {Advances in Neural Information Processing Systems},
+  volume    = {35},
+  year      = {2022}
+}""",
     "lbfgs": """@article{byrd1994representations,
   title   = {Representations of Quasi-{N}ewton Matrices and Their Use in Limited Memory Methods},
   author  = {Byrd, Richard H. and Nocedal, Jorge and Schnabel, Robert B.},

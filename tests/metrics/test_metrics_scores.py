@@ -41,6 +41,7 @@ def test_the_public_surface():
     assert set(gradleak.metrics.__all__) == {
         *("mse", "psnr", "ssim", "pair", "mean_picture", "random_picture", "Scores", "score", "identified"),
         *("label_agreement", "null_label_agreement", "flat_label_agreement"),
+        *("TextMarks", "TextScores", "score_text"),
     }
     assert all(hasattr(gradleak.metrics, name) for name in gradleak.metrics.__all__)
 

@@ -6,9 +6,12 @@ from gradleak.metrics.labels import flat_label_agreement, label_agreement, null_
 from gradleak.metrics.null import mean_picture, random_picture
 from gradleak.metrics.pairing import pair
 from gradleak.metrics.scores import Scores, score
+from gradleak.metrics.text import TextMarks, TextScores, score_text
 
 __all__ = [
     "Scores",
+    "TextMarks",
+    "TextScores",
     "flat_label_agreement",
     "identified",
     "label_agreement",
@@ -19,5 +22,6 @@ __all__ = [
     "psnr",
     "random_picture",
     "score",
+    "score_text",
     "ssim",
 ]

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gradleak.errors import InvalidBatch, InvalidInput, InvalidModel, InvalidUpdate
+from gradleak.errors import GradleakError, InvalidBatch, InvalidInput, InvalidModel, InvalidUpdate
 from gradleak.observe.task import Task, logistic, noise_batch
+from gradleak.observe.words import holds_integers
 from gradleak.trees import Tree
 
 MOST_NUMBERS = 2**31  # in a batch: more is a mistake, and would be allocated
@@ -116,8 +117,10 @@ def check_channels(values: int, x_shape: Sequence[int]) -> None:
         )
 
 
-def check_labels(y: Tensor, batch_size: int, classes: int | None) -> None:
-    if not isinstance(y, Tensor) or y.shape != (batch_size,) or not _holds_integers(y):
+def check_labels(y: Tensor, batch_size: int, classes: int | None, *, words: bool = False) -> None:
+    """Class indices, one for each record, or ``words``: one for each of its words."""
+    shapes = y.shape[:1] if isinstance(y, Tensor) and words and y.dim() == 2 else getattr(y, "shape", None)
+    if not isinstance(y, Tensor) or shapes != (batch_size,) or not holds_integers(y):
         came = f"{y.dtype} of shape {list(y.shape)}" if isinstance(y, Tensor) else type(y).__name__
         raise InvalidBatch(
             f"expected {batch_size} class indices (integers, shape [{batch_size}]); came {came}"
@@ -140,10 +143,6 @@ def check_targets(y: Tensor, batch_size: int, classes: int) -> None:
         )
 
 
-def _holds_integers(y: Tensor) -> bool:
-    return not (y.is_floating_point() or y.is_complex() or y.dtype == torch.bool)
-
-
 def count_classes(task: Task, params: Tree, x_shape: Sequence[int], claimed: int | None = None) -> int | None:
     """How many logits the model has for one record; what is claimed, if its output is no matrix of logits."""
     like = next(iter(params.values()))
@@ -163,7 +162,7 @@ def forward_or_explain(task: Task, params: Tree, x: Tensor) -> Any:
     """The model's output. It runs on copies of the buffers, so that train mode changes none of them."""
     try:
         output = task.with_copied_constants().forward(params, x)
-    except InvalidModel:
+    except GradleakError:
         raise
     except Exception as error:  # whatever the model's own code raises
         raise InvalidBatch(

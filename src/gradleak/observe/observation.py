@@ -36,6 +36,7 @@ from gradleak.observe.task import (
     structure_of,
 )
 from gradleak.observe.uncertainty import Defended, told, uncertainty
+from gradleak.observe.words import OfWords
 from gradleak.randomness import undisturbed
 from gradleak.trees import Tree, map_tree
 
@@ -77,7 +78,12 @@ class Observation:
         self._check_statistics()
         if self.labels is not None:
             plain = self.loss is cross_entropy  # another loss may take numbers that are no class
-            check_labels(self.labels, self.batch_size, self.classes if plain else None)
+            check_labels(
+                self.labels,
+                self.batch_size,
+                self.classes if plain else None,
+                words=isinstance(self.model, OfWords),
+            )
 
     def _check_statistics(self) -> None:
         if self.statistics is None:
@@ -123,7 +129,7 @@ class Observation:
             trained = _moved(params, trained)
         shape = check_shape(x_shape)
         if labels is not None:
-            check_labels(labels, shape[0], None)
+            check_labels(labels, shape[0], None, words=isinstance(model, OfWords))
         task = Task(structure_of(model), constants, loss or cross_entropy)
         like = next(iter(trained.values()))
         with undisturbed(like.device):
@@ -282,7 +288,9 @@ class Observation:
     def knows(self) -> tuple[str, ...]:
         """The threat model in words: what this server has in its hands."""
         facts = ["model", "parameters", "update", f"loss {getattr(self.loss, '__name__', 'custom')}"]
-        facts += [f"client {self.client!r}", f"batch size {self.batch_size}", "picture shape and range"]
+        facts += [f"client {self.client!r}", f"batch size {self.batch_size}"]
+        words = isinstance(self.model, OfWords)
+        facts += [f"at most {self.x_shape[1]} words in a text" if words else "picture shape and range"]
         facts += ["labels"] if self.labels is not None else []
         norms = norm_layers(self.model)
         if any(layer.training for layer in norms.values()):

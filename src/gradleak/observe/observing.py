@@ -32,6 +32,7 @@ from gradleak.observe.task import (
     structure_of,
 )
 from gradleak.observe.uncertainty import Defended
+from gradleak.observe.words import are_words, continuous
 from gradleak.randomness import Rng, private, reseed, undisturbed
 from gradleak.trees import Tree
 
@@ -77,14 +78,15 @@ def observe(
     run = client or OneGradient()
     with undisturbed(like.device), attention_by_formula():
         x, y = _copied_batch(like, x, y)
-        check_channels(len(domain.mean), x.shape)
+        shape = tuple(continuous(clean.model, {**constants, **trained}, x).shape)
+        check_channels(len(domain.mean), shape)
         y = _fitting_labels(task, trained, x, y)
         if "labels" in reveal and y.is_floating_point():
             raise InvalidBatch(
                 "soft labels are no class indices and cannot be revealed; leave 'labels' out of reveal"
             )
         require_still(task, trained, x)
-        draws = drawing_layers(clean, trained, noise_batch(like, tuple(x.shape)))
+        draws = drawing_layers(clean, trained, noise_batch(like, shape))
         own = private(rng)
         if isinstance(run, Trained):
             truth, run = run, run.drawn(len(x), own)
@@ -97,12 +99,12 @@ def observe(
         if "statistics" in reveal and norm_layers(model):
             reseed(dice, x.device)
             statistics = sent_statistics(run, task, trained, x, y)
-        classes = count_classes(clean, trained, x.shape)
+        classes = count_classes(clean, trained, shape)
     return Observation(
         model=structure_of(model),
         params=trained,
         update=update,
-        x_shape=tuple(x.shape),
+        x_shape=shape,
         constants=constants,
         classes=classes,
         loss=task.loss,
@@ -138,7 +140,8 @@ def _known_names(reveal: Collection[str]) -> tuple[str, ...]:
 
 def _copied_batch(like: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Copies of the batch in the model's dtype and on its device, or an error that says what is wrong."""
-    if not isinstance(x, Tensor) or not x.is_floating_point() or x.dim() < 2 or x.numel() == 0:
+    usable = isinstance(x, Tensor) and (x.is_floating_point() or are_words(x))
+    if not usable or x.dim() < 2 or x.numel() == 0:
         came = f"{x.dtype} of shape {list(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
         raise InvalidBatch(f"expected pictures as a floating-point tensor with the batch first; came {came}")
     if not isinstance(y, Tensor) or y.dim() < 1 or y.shape[0] != x.shape[0]:
@@ -149,7 +152,7 @@ def _copied_batch(like: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
             f"expected dense pictures and labels that hold numbers; came {x.layout} on {x.device} and "
             f"{y.layout} on {y.device}. Use to_dense(), and a real device."
         )
-    x = _plain(x).to(like, copy=True)
+    x = _plain(x).to(like.device, torch.int64 if are_words(x) else like.dtype, copy=True)
     if not bool(torch.isfinite(x).all()):
         raise InvalidBatch(f"expected pixels that are finite in {x.dtype}; came NaN or infinite ones")
     y = _plain(y).to(like.device, like.dtype if y.is_floating_point() else y.dtype, copy=True)
@@ -204,3 +207,5 @@ def _require_scalar(loss: Loss, output: Tensor, y: Tensor) -> None:
     if not isinstance(value, Tensor) or value.dim() != 0:
         came = f"shape {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
         raise InvalidBatch(f"expected one number from the loss '{name}'; came {came}. Average or sum it.")
+    if bool(value.isnan()):
+        raise InvalidBatch(f"expected a number from the loss '{name}'; came NaN. Is there a label at all?")

@@ -12,6 +12,7 @@ from gradleak.observe.checks import check_fit
 from gradleak.observe.client import Client, Trained
 from gradleak.observe.layers import first_tensor, name_of, same, walk
 from gradleak.observe.task import Task
+from gradleak.observe.words import continuous
 from gradleak.trees import Tree, detached, squared_norm
 
 
@@ -30,7 +31,7 @@ def differentiable_update(
 ) -> dict[str, Tensor]:
     """The client's update, which must depend on the pictures in a way that a gradient can follow."""
     plain = dataclasses.replace(task, transformed=False)
-    leaf = x.clone().requires_grad_()
+    leaf = continuous(task.model, {**task.constants, **params}, x).requires_grad_()
     try:
         update = detached(_sent(client, task, params, x.clone(), y))
         if isinstance(client, Trained):  # what is replayed shows no graph

@@ -3,6 +3,7 @@
 from gradleak.reproduce.cpl_init import cpl_init
 from gradleak.reproduce.dlg_batch import dlg_batch
 from gradleak.reproduce.dlg_defenses import dlg_defenses
+from gradleak.reproduce.dlg_text import dlg_text
 from gradleak.reproduce.dropout import dropout
 from gradleak.reproduce.feedback_blending import feedback_blending
 from gradleak.reproduce.gdl_images import gdl_images
@@ -86,6 +87,12 @@ TABLES: dict[str, Paper] = {
         4,
         ("mnist",),
     ),
+    "dlg-text": Paper(
+        "a sentence after 0, 10, 20, ... matching gradients, masked LM (Zhu et al. 2019)",
+        dlg_text,
+        6,
+        (),
+    ),
     "masking": Paper(
         "from where masking, clipping, pruning and noise hide; ten minutes (Kim and Park 2024)",
         masking,
@@ -108,6 +115,7 @@ __all__ = [
     "cpl_init",
     "dlg_batch",
     "dlg_defenses",
+    "dlg_text",
     "dropout",
     "feedback_blending",
     "gdl_images",

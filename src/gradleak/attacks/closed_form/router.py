@@ -110,7 +110,9 @@ class SSRAS:
 
 def _bare(obs: Observation) -> Observation:
     """The same update, taken for what the client would have sent without its defenses."""
-    return dataclasses.replace(obs, client=undefended(obs.client)) if isinstance(obs.client, Defended) else obs
+    return (
+        dataclasses.replace(obs, client=undefended(obs.client)) if isinstance(obs.client, Defended) else obs
+    )
 
 
 def _explaining(obs: Observation, found: Reconstruction) -> Reconstruction:

@@ -1,0 +1,259 @@
+"""Sentences of an encoder, whose words depend on all others: guessed whole, and each certified or not."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+from gradleak.text.architecture import Anatomy
+from gradleak.text.block import Heard, cast_fields
+from gradleak.text.shares import Shares, sentences_of, standing_once
+from gradleak.text.span import Span
+
+_ROUNDS = 12
+_ENDS = 3  # words that are tried as the last one
+_BEST = 4  # words tried at each position when a guess is polished
+_ELSEWHERE = 0.02  # what is left of the weight of a word that seems to be of another sentence
+_UNLIKELY = 1e-3  # the weight of a pair that the first layer lets pass and the shares do not
+
+
+@dataclass(frozen=True, eq=False)
+class Guessed:
+    """The sentences that were found, with the largest χ²/k of each, and the best guesses at the others."""
+
+    sentences: tuple[Tensor, ...]
+    worst: tuple[float, ...]
+    guesses: tuple[Tensor, ...]
+    tests: int
+    tries: int
+    cut: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What is known of the pairs before any sentence is guessed."""
+
+    pairs: Tensor  # [n, 2], word and position, that the first layer has read
+    weight: Tensor  # [n], how likely each is to be no alias
+    alone: Tensor  # [n], whether the word stands here and nowhere else
+    values: Tensor | None  # [n, d], what the word shares in the gradient of the values
+    ends: tuple[int, ...]  # words that may end every sentence, likely ones first; -1: none does
+
+
+def evidence(pairs: Tensor, estimates: list[Tensor], own: Shares | None, end: int | None = None) -> Evidence:
+    """``estimates`` are some of C, of which the mean is taken; none where the shares could not be told."""
+    words, index = torch.unique(pairs[:, 0], return_inverse=True)
+    weight, alone = torch.ones(len(pairs), dtype=torch.float64), torch.zeros(len(pairs), dtype=torch.bool)
+    breadth = torch.arange(len(words)).double()
+    if estimates and own is not None:
+        C = torch.stack(estimates).mean(0)
+        once, where = standing_once(C), C.argmax(1)
+        alone = once[index] & (where[index] == pairs[:, 1])
+        weight = C[index, pairs[:, 1]].clamp(_UNLIKELY, 1)
+        weight = torch.where(once[index] & ~alone, _UNLIKELY, weight)
+        breadth = C.square().sum(1)
+    last = index[pairs[:, 1] == pairs[:, 1].max()]
+    likely = words[last[breadth[last].argsort()[:_ENDS]]].tolist()
+    values = None if own is None else own.values[index]
+    return Evidence(pairs, weight, alone, values, (*likely, -1) if end is None else (end,))
+
+
+def decode_encoder(
+    parts: Anatomy,
+    second: Span,
+    known: Evidence,
+    bound: float,
+    count: int,
+    tries: int,
+    rng: Generator,
+) -> Guessed:
+    """Up to ``count`` sentences, with ``tries`` guesses for each."""
+    return _Search(parts, second, known, bound, count, rng).run(tries)
+
+
+class _Search:
+    """Guesses in float32, and certifies in float64."""
+
+    def __init__(
+        self, parts: Anatomy, second: Span, known: Evidence, bound: float, count: int, rng: Generator
+    ) -> None:
+        self.exact, self.second, self.known, self.bound, self.rng = parts, second, known, bound, rng
+        self.parts: Anatomy = cast_fields(parts, torch.float32)
+        self.heard: Heard = cast_fields(parts.hear(*known.pairs.T), torch.float32)
+        self.null = second.null.float()
+        self.found: dict[tuple[int, ...], float] = {}
+        self.read = second.null.new_zeros(
+            second.null.shape[0], 0
+        ).float()  # an orthonormal basis of found ones
+        self.tests, self.count = 0, count
+        self.group = self._grouped()
+
+    def run(self, tries: int) -> Guessed:
+        count = self.count
+        missed: dict[tuple[int, ...], float] = {}
+        spent, ends = 0, self.known.ends
+        while len(self.found) < count and spent < count * tries:
+            group = self._next(spent // len(ends))
+            end = ends[spent % len(ends)]
+            heat = spent / (count * tries)
+            for length in self._lengths(group, end)[: 3 + spent // count]:
+                text, score = self._settled(group, length, end, heat)
+                words = tuple(self.known.pairs[text, 0].tolist())
+                if words in self.found:
+                    continue
+                worst = self._certified(words)
+                if worst <= self.bound:
+                    ambiguous = self.second.noisy and self._has_double(text, length, end)
+                    self._keep(words, math.inf if ambiguous else worst)
+                    ends = (end,)
+                    break
+                missed[words] = score
+            spent += 1
+        best = sorted(missed, key=missed.__getitem__)[: count - len(self.found)]
+        sentences = tuple(torch.tensor(words) for words in self.found)
+        guesses = tuple(torch.tensor(words) for words in best)
+        return Guessed(sentences, tuple(self.found.values()), guesses, self.tests, spent)
+
+    def _keep(self, words: tuple[int, ...], worst: float) -> None:
+        self.found[words] = worst
+        texts = [self.exact.second_reading(torch.tensor(one)) for one in self.found]
+        self.read = torch.linalg.qr(torch.cat(texts).T).Q.float()
+        self.group = self._grouped()
+
+    def _certified(self, words: tuple[int, ...]) -> float:
+        return float(self.second.test(self.exact.second_reading(torch.tensor(words))).max())
+
+    def _grouped(self) -> Tensor:
+        """For each pair, the sentence that its word seems to be of: -1 unknown; -2 found already."""
+        known, held = self.known, torch.zeros(len(self.known.pairs), dtype=torch.bool)
+        for one in self.found:
+            words, places = known.pairs.T
+            inside = places < len(one)
+            held[inside] |= torch.tensor(one)[places[inside]] == words[inside]
+        group = torch.full((len(held),), -1)
+        left = known.alone & ~held
+        if known.values is not None and bool(left.any()):
+            count = max(self.count - len(self.found), 1)
+            group[left] = sentences_of(known.values[left], known.pairs[left, 1], count)
+        group[known.alone & held] = -2
+        return group
+
+    def _has_double(self, text: Tensor, length: int, end: int) -> bool:
+        """Whether noise hides the difference to a text with one word exchanged."""
+        inside, _ = self._choices(-1, length, end, heat=1.0)
+        others = self._exchanges(text, inside)
+        if not len(others):
+            return False
+        worst = self.second.test(self.exact.second_reading(self.known.pairs[others, 0])).amax(-1)
+        return bool((worst <= self.bound).any())
+
+    def _next(self, turn: int) -> int:
+        """The groups in turn, those with most words first; -1 where there are none."""
+        groups, sizes = torch.unique(self.group[self.group >= 0], return_counts=True)
+        return int(groups[sizes.argsort(descending=True)[turn % len(groups)]]) if len(groups) else -1
+
+    def _lengths(self, group: int, end: int) -> list[int]:
+        """Likely lengths of a group's sentence: it ends soon behind its last word."""
+        pairs, known = self.known.pairs, self.known
+        last = int(pairs[self.group == group, 1].max()) if group >= 0 else 0
+        ends = (pairs[:, 0] == end) | (end < 0)
+        places = pairs[ends, 1]
+        if group < 0:
+            order = torch.multinomial(known.weight[ends], len(places), generator=self.rng)
+        else:
+            behind = torch.where(places > last, 1.0, 0.01) / (1 + (places - last).abs())
+            order = (known.weight[ends] * behind).argsort(descending=True)
+        lengths = dict.fromkeys((places[order] + 1).tolist())
+        read = set(pairs[:, 1].tolist())
+        return [length for length in lengths if read.issuperset(range(length))]
+
+    def _settled(self, group: int, length: int, end: int, heat: float) -> tuple[Tensor, float]:
+        """One guess, from a start that the evidence suggests to where no single word helps."""
+        inside, weight = self._choices(group, length, end, heat)
+        text = self._drawn(inside, weight, length)
+        for turn in range(_ROUNDS):
+            text = self._resampled(text, inside, weight, self._field(text, inside), turn)
+        return self._polished(text, inside)
+
+    def _choices(self, group: int, length: int, end: int, heat: float) -> tuple[Tensor, Tensor]:
+        """The pairs that may stand in it, and their weights."""
+        known, places = self.known, self.known.pairs[:, 1]
+        ends = known.pairs[:, 0] == end
+        inner = places < length - 1
+        if len(torch.unique(places[inner & ~ends])) == length - 1:
+            inner = inner & ~ends
+        inside = inner | ((places == length - 1) & (ends | (end < 0)))
+        weight = known.weight
+        if group >= 0:
+            weight = torch.where(self.group == group, 1.0, weight)
+            weight = torch.where((self.group != -1) & (self.group != group), weight * _ELSEWHERE, weight)
+        if heat < 0.5:  # aliases as long as every place has another
+            likely = inside & (known.weight > _UNLIKELY)
+            if len(torch.unique(places[likely])) == length:
+                inside = likely
+        index = inside.nonzero().flatten()
+        return index, weight[index] ** (1 - heat)
+
+    def _drawn(self, inside: Tensor, weight: Tensor, length: int) -> Tensor:
+        """One pair for each position, by weight."""
+        text = []
+        for place in range(length):
+            here = (self.known.pairs[inside, 1] == place).nonzero().flatten()
+            text.append(inside[here[torch.multinomial(weight[here], 1, generator=self.rng)[0]]])
+        return torch.stack(text)
+
+    def _score(self, read: Tensor) -> Tensor:
+        """How far outside the second layer's span, relative to what found sentences leave of it."""
+        outside = (read @ self.null).norm(dim=-1)
+        left = (read.square().sum(-1) - (read @ self.read).square().sum(-1)).clamp_min(1e-12).sqrt()
+        score: Tensor = outside / left
+        return score
+
+    def _field(self, text: Tensor, inside: Tensor) -> Tensor:
+        """The score that each pair would have in the place of the text's word there."""
+        self.tests += len(inside)
+        out = self.parts.block.exchanged(self.heard[text], self.heard[inside], self.known.pairs[inside, 1])
+        return self._score(self.parts.reads(out))
+
+    def _resampled(self, text: Tensor, inside: Tensor, weight: Tensor, field: Tensor, turn: int) -> Tensor:
+        text = text.clone()
+        power = 2 + 2 * turn
+        final = turn >= _ROUNDS - 4
+        places = self.known.pairs[inside, 1]
+        moved = torch.rand(len(text), generator=self.rng) < 0.6
+        for place in range(len(text)):
+            here = (places == place).nonzero().flatten()
+            if final:
+                text[place] = inside[here[field[here].argmin()]]
+            elif moved[place]:
+                odds = weight[here] * (field[here].min() / field[here]).double() ** power
+                text[place] = inside[here[torch.multinomial(odds, 1, generator=self.rng)[0]]]
+        return text
+
+    def _polished(self, text: Tensor, inside: Tensor) -> tuple[Tensor, float]:
+        """Single words exchanged while the sum of squares falls."""
+        best = float(self._sums(text[None])[0])
+        while True:
+            others = self._exchanges(text, inside)
+            if not len(others):
+                return text, best
+            sums = self._sums(others)
+            if not float(sums.min()) < best:
+                return text, best
+            text, best = others[sums.argmin()], float(sums.min())
+
+    def _exchanges(self, text: Tensor, inside: Tensor) -> Tensor:
+        field, places = self._field(text, inside), self.known.pairs[inside, 1]
+        others = []
+        for place in range(len(text)):
+            here = (places == place).nonzero().flatten()
+            for one in inside[here[field[here].argsort()[:_BEST]]]:
+                if one != text[place]:
+                    others.append(torch.where(torch.arange(len(text)) == place, one, text))
+        return torch.stack(others) if others else text[:0]
+
+    def _sums(self, texts: Tensor) -> Tensor:
+        self.tests += texts.numel()
+        read = self.parts.reads(self.parts.block.whole(self.heard[texts]))
+        return self._score(read).square().sum(-1)
