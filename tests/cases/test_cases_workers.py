@@ -98,6 +98,7 @@ sys.path.insert(0, {tests!r})
 from pathlib import Path
 from small_audit import small_work, facts
 from gradleak.cases import Pool, Store, run
+from gradleak.cases.on_ray import OnRay
 if __name__ == "__main__":
     work = small_work(records=4)
     with Store(Path({folder!r})) as store:
@@ -114,10 +115,15 @@ def _started(folder, runner="None"):
     return subprocess.Popen([sys.executable, str(file)], stdout=subprocess.PIPE, text=True)
 
 
-@pytest.mark.parametrize("runner", ["None", "Pool(2)"])
+@pytest.mark.parametrize("runner", ["None", "Pool(2)", "OnRay(workers=2)"])
 def test_killed_at_any_moment_and_resumed_until_done_nothing_is_lost_or_done_twice(runner, alone, tmp_path):
-    """``GRADLEAK_KILLS`` sets the rounds; the durability benchmark asks for a hundred."""
+    """``GRADLEAK_KILLS`` sets the rounds, and a tenth of them for a cluster, which takes long to start."""
     wanted, rounds = int(os.environ.get("GRADLEAK_KILLS", "3")), 0
+    if "OnRay" in runner:
+        pytest.importorskip("ray")
+        if "GRADLEAK_KILLS" not in os.environ:
+            pytest.skip("takes minutes: set GRADLEAK_KILLS=30 for three rounds")
+        wanted //= 10
     finished = 0
     while rounds < wanted:
         folder = tmp_path / f"audit {finished}"
@@ -126,7 +132,7 @@ def test_killed_at_any_moment_and_resumed_until_done_nothing_is_lost_or_done_twi
             process = _started(folder, runner)
             process.stdout.readline()
             # Spread over the run: the moments are those of a low-discrepancy sequence, and so random enough.
-            time.sleep((rounds * 0.618034) % 1 * (0.25 if runner == "None" else 1.5))
+            time.sleep((rounds * 0.618034) % 1 * {"None": 0.25, "Pool(2)": 1.5}.get(runner, 20.0))
             children = _workers(process.pid)
             process.kill()
             rest = process.communicate()[0]
