@@ -55,10 +55,13 @@ def test_an_attack_that_explains_the_update_spares_the_dearer_ones():
 
 @pytest.mark.parametrize(("above", "spared"), [(0.5, True), (-0.5, False)])
 def test_well_past_the_target_is_enough_and_just_past_it_is_not(above, spared):
-    attacks = {"first": gl.attacks.dlg(evaluations=20), "second": gl.attacks.dlg(evaluations=21)}
+    attacks = {"first": gl.attacks.dlg(evaluations=60), "second": gl.attacks.dlg(evaluations=61)}
     one = {"records": 1, "attacks": attacks, "rungs": ("everything known",)}
     plain = small_work(**one)
-    reached = run(plain, Store(), facts(plain)).best("fedsgd", 0, attack="first").row.psnr
+    first = run(plain, Store(), facts(plain)).best("fedsgd", 0, attack="first")
+    assert first.row.leaked
+    assert first.done.outcome == "budget"
+    reached = first.row.psnr
     work = small_work(**one, target=reached - WELL_PAST - above)
     record = run(work, Store(), facts(work))
     assert bool(record.run("fedsgd", attack="second")) is not spared
@@ -271,3 +274,55 @@ def test_a_loss_of_one_s_own_is_that_of_forecast_and_attack_alike():
     seen = gl.observe(work.model, *work.batches[0], loss=doubled, reveal=("labels",))
     found = gl.attacks.dlg(evaluations=30)(seen, rng=0)
     assert done.facts["score"] == pytest.approx(found.score, rel=1e-6)
+
+
+def test_equal_ways_under_two_names_have_the_same_results_both():
+    work = small_work(records=1, ways={"a": gl.OneGradient(), "b": gl.OneGradient()})
+    record = run(work, Store(), facts(work))
+    assert record.best("a", 0).row == record.best("b", 0).row
+    assert record.forecast("a", 0) == record.forecast("b", 0)
+
+
+class Tamed(torch.nn.Module):
+    """In eval mode nothing of the picture passes; in training it does."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+        self.drop = torch.nn.Dropout(0.0)  # so that it trains differently
+
+    def forward(self, x):
+        return self.inner(self.drop(x) if self.training else x.mean() + 0 * x)
+
+
+def test_what_is_safe_in_eval_mode_spares_no_rung_of_training():
+    torch.manual_seed(0)
+    work = dataclasses.replace(
+        small_work(records=1, rungs=("everything known", "train mode", "no labels")), model=Tamed()
+    )
+    record = run(work, Store(), facts(work))
+    assert not record.leaked("fedsgd", rung="everything known")
+    assert record.leaked("fedsgd", rung="train mode")
+
+
+def test_what_did_not_answer_spares_nothing():
+    work = small_work(
+        records=1,
+        attacks={"r_gap": gl.attacks.r_gap()},
+        ways={"local": gl.LocalSGD(2, 1, 0.1)},
+        rungs=("everything known", "no labels"),
+    )
+    record = run(work, Store(), facts(work))
+    assert not any(done.answered for done in record.attacks)
+    assert not record.left
+
+
+def test_modes_that_were_handed_in_stay_in_training():
+    model = torch.nn.Sequential(
+        torch.nn.Flatten(), torch.nn.Linear(64, 8), torch.nn.BatchNorm1d(8), torch.nn.Linear(8, 10)
+    ).train()
+    model[2].eval()
+    work = dataclasses.replace(small_work(records=1, per=2, rungs=("train mode",)), model=model)
+    seen, _ = work._observed(cases(chains(work)[0])[-1])
+    assert seen.model.training
+    assert not seen.model[2].training

@@ -61,12 +61,13 @@ def test_a_worker_that_is_killed_costs_its_case_alone_which_is_tried_again(alone
     assert len(done) == len(set(done))
 
 
-def test_a_case_that_kills_every_worker_is_a_failure_with_a_reason():
+def test_a_case_that_kills_every_worker_is_missing_with_a_reason():
     work = small_work(records=2, attacks={"deadly": Deadly()}, rungs=("everything known",))
     record = run(work, Store(), facts(work), runner=Pool(2))
-    assert record.finished
-    assert {done.error for done in record.failed} == {"a worker process died, 2 times"}
-    assert len(record.failed) == 2
+    assert not record.finished  # a death is no result: the next run tries again
+    assert not record.failed
+    assert {left.why for left in record.missing} == {"a worker process died, 2 times"}
+    assert len(record.missing) == 2
     assert record.forecast("fedsgd", 1) is not None
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 
 from gradleak.attacks import Attack
@@ -25,6 +26,10 @@ from gradleak.cases.on_ray import OnRay
 from gradleak.cases.record import Facts
 from gradleak.errors import InvalidBatch, InvalidInput
 from gradleak.observe import Client, Loss, OneGradient, observe
+from gradleak.observe.domain import Domain
+from gradleak.randomness import generator
+from gradleak.sources.models import usable
+from gradleak.threads import few_threads
 
 if TYPE_CHECKING:
     from gradleak.report.audited import Report
@@ -74,6 +79,10 @@ def audit(
     address of a cluster. Ctrl-C ends the audit and keeps what was found.
     """
     size = _batch_size(x, y, batch)
+    _check_numbers(starts=starts, target=target, seconds=seconds, together=together, seed=seed)
+    _check_range(x, normalization)
+    usable(device)
+    y = y if y.is_floating_point() else y.long()
     batches = [(x[i : i + size], y[i : i + size]) for i in range(0, len(x), size)]
     called = list(names) if names is not None else [f"record {i + 1}" for i in range(len(x))]
     if len(called) != len(x):
@@ -102,9 +111,10 @@ def audit(
     work = work.on(ladder_for(rungs, [work.skipped(way) for way in work.ways]))
     runner = runner_of(workers, ray)
     facts = facts_of(work, title=title, class_names=class_names)
+    weights = sum(p.numel() for p in model.parameters())
     from gradleak.report.audited import Report  # draws and writes: slow to load, and only now of use
 
-    with Store(None if store is None else Path(store)) as kept:
+    with Store(None if store is None else Path(store)) as kept, few_threads(weights, torch.device(device)):
         return Report(run(work, kept, facts, runner=runner, seconds=seconds, tell=tell))
 
 
@@ -131,6 +141,36 @@ def _batch_size(x: Tensor, y: Tensor, batch: int | None) -> int:
     return batch
 
 
+def _check_numbers(
+    *, starts: int | None, target: float | None, seconds: float | None, together: int, seed: int
+) -> None:
+    generator(seed)
+    for name, least, value in (("starts", 1, starts), ("together", 2, together)):
+        whole = isinstance(value, int) and not isinstance(value, bool) and value >= least
+        if value is not None and not whole:
+            raise InvalidInput(f"expected {name} as a whole number of {least} or more; came {value!r}")
+    for name, amount in (("target", target), ("seconds", seconds)):
+        number = (
+            isinstance(amount, int | float) and not isinstance(amount, bool) and 0 <= amount < float("inf")
+        )
+        if amount is not None and not number:
+            raise InvalidInput(f"expected {name} as a finite number of 0 or more; came {amount!r}")
+
+
+def _check_range(x: Tensor, normalization: tuple[Sequence[float], Sequence[float]] | None) -> None:
+    """Attacks look for pixels from 0 to 1, and so do the numbers that are said of them."""
+    if not x.is_floating_point() or not bool(x.isfinite().all()):
+        raise InvalidBatch("expected x as finite floating-point numbers; came others")
+    pixels = Domain.of(normalization).to_pixels(x)
+    low, high = float(pixels.min()), float(pixels.max())
+    if low < -_SLACK or high > 1 + _SLACK:
+        raise InvalidBatch(
+            f"expected records from 0 to 1 once normalization=(mean, std) is taken off; came {low:.3g} to "
+            f"{high:.3g}. Say the normalization that x went through, or scale x."
+        )
+
+
+_SLACK = 1e-3
 _CALLED = {"OneGradient": "one gradient", "LocalSGD": "local SGD", "LocalAdam": "local Adam"}
 
 
@@ -151,7 +191,7 @@ def _attacks(
     batch: tuple[Tensor, Tensor],
     loss: Loss | None,
 ) -> dict[str, Attack]:
-    words = [said] if isinstance(said, str) else list(said)
+    words: list[str | Attack] = list(said) if isinstance(said, list | tuple) else [said]  # type: ignore[list-item]
     specs = [one for one in words if isinstance(one, str)]
     own = [one for one in words if not isinstance(one, str)]
     found: dict[str, Attack] = {}
@@ -197,18 +237,18 @@ def run_plan(
     facts = facts_of(work, title=plan.title, class_names=class_names, plan=plan.as_facts())
     with Store(folder) as store:
         if resume:
-            _require_unfinished(store, facts, folder)
+            _require_unfinished(store, facts, folder, retry=retry)
         return Report(
             run(work, store, facts, runner=runner, seconds=plan.budget.seconds, retry=retry, tell=tell)
         )
 
 
-def _require_unfinished(store: Store, facts: Facts, folder: Path) -> None:
+def _require_unfinished(store: Store, facts: Facts, folder: Path, *, retry: bool) -> None:
     runs = store.runs()
     if not runs:
         raise InvalidInput(f"expected an unfinished audit in {folder}; it holds none. Leave --resume away.")
     number, last = runs[-1]
-    if last["finished"]:
+    if last["finished"] and not (retry and store.record().failed):
         raise InvalidInput(f"run {number} in {folder} is finished: nothing is left to resume.")
     if last["same"] != facts["same"]:
         raise InvalidInput(

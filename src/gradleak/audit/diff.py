@@ -194,8 +194,26 @@ def _places(record: Record) -> dict[tuple[str, int], int]:
     return found
 
 
+_COMPARED = (
+    *(
+        "model",
+        "loss",
+        "normalization",
+        "null",
+        "attacks",
+        "settings",
+        "starts",
+        "target",
+        "seed",
+        "versions",
+    ),
+)
+
+
 def _notes(a: Record, b: Record) -> Iterator[str]:
-    for name in ("model", "null", "attacks", "starts", "target", "seed", "versions"):
+    if a.facts.get("data") != b.facts.get("data"):
+        yield "the data differ: records of one name may not be the same"
+    for name in _COMPARED:
         before, after = a.facts.get(name), b.facts.get(name)
         if before != after:
             verb = "differ" if name.endswith("s") else "differs"

@@ -151,12 +151,26 @@ def _psnr(record: Record, way: str, limits: Limits) -> Judged:
     worst = max(above or found, key=lambda one: one.row.psnr, default=None)
     if worst is None:
         return _nothing(way, "max_psnr", bound, "no attack came to a guess")
+    if not above and _is_cut_short(record, way):
+        return _nothing(way, "max_psnr", bound, _CUT_SHORT)
     row = worst.row
     said = (
         f"{_name(record, worst)} comes back {_at(row.psnr)} ({row.null_psnr:.2f} dB without the update; "
         f"limit {bound:g} dB{_share(record, {one.row.sample for one in above})}), {_by(worst.done)}"
     )
     return _judged("max_psnr", record, way, worst, not above, row.psnr, bound, said)
+
+
+_CUT_SHORT = (
+    "attacks were spared, as a cheaper one was well past the plan's target, which lies below this limit; raise "
+    "budget.target, or leave it away"
+)
+
+
+def _is_cut_short(record: Record, way: str) -> bool:
+    return any(
+        one.spared and one.case.protocol == way and "well past the target" in one.why for one in record.left
+    )
 
 
 def _ssim(record: Record, way: str, limits: Limits) -> Judged:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from gradleak.errors import InvalidInput
 from gradleak.observe import Client
 from gradleak.sources.defenses import defended
 
@@ -10,9 +11,13 @@ def ways_of(clients: Mapping[str, Client], defenses: Sequence[tuple[str, ...]]) 
     """By what they are called: the client's name, and then the defenses, the outermost last."""
     found: dict[str, Client] = {}
     for name, client in clients.items():
-        found[name] = client
-        for specs in defenses:
-            found[called(name, specs)] = defended(client, specs)
+        more = {called(name, specs): defended(client, specs) for specs in defenses}
+        for way, one in ({name: client} | more).items():
+            if way in found:
+                raise InvalidInput(
+                    f"expected ways of training with names of their own; two are called '{way}'"
+                )
+            found[way] = one
     return found
 
 

@@ -22,22 +22,24 @@ def _chain(work: Work, way: str, group: int) -> Chain:
     """Yields a case and is sent what came of it, or yields what is spared.
 
     The forecast first; then the ladder, from a server that knows everything down, and on each rung attacks
-    from cheap to dear. Where nothing leaks, no rung below is tried, unless the audit is thorough.
+    from cheap to dear. Where attacks answered and nothing leaks, no rung below is tried, unless the audit is
+    thorough. The first rung alone is in eval mode: of a network that trains differently it says nothing.
     """
     yield Case(FORECAST, way, group)
     skipped, safe = work.skipped(way), ""
     for rung in work.rungs:
         if rung in skipped or group >= work.groups(rung):
             continue
-        leaked = yield from _on_rung(work, way, group, rung, safe)
-        if not leaked and not work.thorough:
+        holds = yield from _on_rung(work, way, group, rung, safe)
+        if holds and not work.thorough and not (work.is_eval(rung) and work.trains_differently):
             safe = safe or f"nothing leaked to a server that knows more ({rung})"
 
 
 def _on_rung(
     work: Work, way: str, group: int, rung: str, spared: str
 ) -> Generator[Case | Left, Done | None, bool]:
-    leaked = False
+    """Whether attacks answered, and nothing leaks."""
+    leaked = answered = False
     for attacker in work.attackers(way):
         why = spared
         for attack in work.attacks:
@@ -51,8 +53,9 @@ def _on_rung(
                 if done is not None:
                     ended.append(done)
             leaked = leaked or any(row.leaked for done in ended for row in done.rows)
+            answered = answered or any(done.answered for done in ended)
             why = why or next((said for done in ended if (said := _enough(work, done))), "")
-    return leaked
+    return answered and not leaked
 
 
 def _enough(work: Work, done: Done) -> str:
@@ -61,7 +64,8 @@ def _enough(work: Work, done: Done) -> str:
         return ""
     if done.outcome == "converged" and all(row.leaked for row in done.rows):
         return f"{done.case.attack} explained the update, and every record leaks"
-    if work.target is not None and all(row.psnr >= work.target + WELL_PAST for row in done.rows):
+    past = work.target is not None and all(row.psnr >= work.target + WELL_PAST for row in done.rows)
+    if past and all(row.leaked for row in done.rows):
         return f"{done.case.attack} is well past the target on every record"
     return ""
 

@@ -7,6 +7,7 @@ from importlib.metadata import version
 from typing import Any
 
 from gradleak.cases.chain import cases, chains
+from gradleak.cases.identity import identity
 from gradleak.cases.record import Facts
 from gradleak.cases.work import Work
 from gradleak.observe import Client
@@ -32,10 +33,14 @@ def facts_of(
         "null": "mid-gray"
         if work.reference is None
         else f"the mean of {len(work.reference)} public pictures",
+        "data": identity(list(work.batches)),
         "seed": work.seed,
         "starts": work.starts,
         "target": work.target,
         "attacks": list(work.attacks),
+        "settings": {name: repr(attack) for name, attack in work.attacks.items()},
+        "loss": "cross entropy" if work.loss is None else getattr(work.loss, "__name__", repr(work.loss)),
+        "normalization": None if work.normalization is None else repr(work.normalization),
         "skipped": {way: work.skipped(way) for way in work.ways},
         "versions": {name: version(name) for name in ("gradleak", "torch", "numpy")},
         "bibtex": cite(*work.attacks.values()),
@@ -68,8 +73,20 @@ def _samples(work: Work, class_names: Mapping[int, str]) -> list[Facts]:
         labels: Sequence[int | None] = [None] * len(y) if y.is_floating_point() else y.tolist()
         for name, label in zip(work.names[group], labels, strict=True):
             called = "" if label is None else class_names.get(label, str(label))
-            found.append({"name": name, "batch": group, "label": label, "label_name": called})
+            found.append(
+                {
+                    "name": _shown(name),
+                    "batch": group,
+                    "label": label,
+                    "label_name": _shown(called),
+                }
+            )
     return found
+
+
+def _shown(name: str) -> str:
+    """On one line, whatever a file was called."""
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in name)
 
 
 def _batches(work: Work) -> list[Facts]:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from gradleak.cases.case import ATTACK, FORECAST, KNOWS, KNOWS_NOT, Case, Left
-from gradleak.examination.findings import Finding, decibels
+from gradleak.examination.findings import LEAK, Finding, decibels
 
 Facts = dict[str, Any]
 _NORMAL = 1.959964  # 97.5 % of a normal distribution lie below
@@ -357,6 +357,7 @@ class Record:
         reached = decibels(self.median_psnr(way) or 0.0)
         undone = f"; {total - len(found)} came to no guess" if len(found) < total else ""
         said = f"{reached} in the median, where a guess without the update has {null}{undone}."
+        said += self._doubts(way)
         if not leaked:
             none = f"none of {_counted(total, 'record')} leaks to the attacks that were run"
             return f"Under “{way}”, {none}: {said}"
@@ -380,6 +381,25 @@ class Record:
         if not leaking:
             return f"No record leaks under any of {ways} ways of training"
         return f"Records leak under {leaking} of {ways} ways of training"
+
+    def _doubts(self, way: str) -> str:
+        """What speaks against a way that looks safe: forecasts, and attacks that did not come to run."""
+        foretold = sum(
+            expected is not None
+            and expected.psnr - expected.null_psnr >= LEAK
+            and not ((best := self.best(way, i)) is not None and best.row.leaked)
+            for i in range(len(self.samples))
+            for expected in [self.forecast(way, i)]
+        )
+        said = ""
+        if foretold:
+            said += f" The forecast says that {foretold} more could: a better attack may."
+        ran = self.run(way)
+        for name in dict.fromkeys(one.case.attack for one in ran):
+            ended = [one for one in ran if one.case.attack == name]
+            if not any(one.answered for one in ended):
+                said += f" {name} came to no guess: {ended[0].reason or ended[0].outcome}."
+        return said
 
     @property
     def verdict(self) -> str:

@@ -42,7 +42,8 @@ def run(
             why = progress.until(None if seconds is None else time.monotonic() + seconds)
     except KeyboardInterrupt:
         why = "interrupted"
-    missing = [Left(case, why, spared=False) for case in progress.open()]
+    missing = [*progress.lost, *(Left(case, why, spared=False) for case in progress.open())]
+    why = why or (progress.lost[0].why if progress.lost else "")
     left = [one.to_dict() for one in [*progress.spared, *missing]]
     store.tell(
         number, facts | {"finished": not why, "stopped": why, "inner": facts["inner"] | {"left": left}}
@@ -61,6 +62,7 @@ class _Progress:
     tell: Tell
     retry: bool = False
     spared: list[Left] = field(default_factory=list)
+    lost: list[Left] = field(default_factory=list)
     behind: int = 0
     ran: int = 0
     best: float | None = None
@@ -129,7 +131,10 @@ class _Progress:
                 self._say("said", case, words=f"{died}; {case} is tried again")
                 self._submit(case, chain, tries + 1)
                 return
-            facts, guess = {"error": f"{died}, {tries} times"}, None
+            self.lost.append(Left(case, f"{died}, {tries} times", spared=False))
+            self._say("failed", case, words=f"{died}, {tries} times")
+            self.waiting.appendleft((chain, None))
+            return
         done = Done(case, tuple(self.work.samples(case)), self.work.key(case), facts)
         self.store.keep(done, guess, self.number)
         self.ran += 1

@@ -1,5 +1,6 @@
 """Where an audit's files lie: in a folder, or for one process alone in its memory."""
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -24,6 +25,8 @@ class Folder:
     path: Path
 
     def put(self, name: str, content: bytes) -> None:
+        with suppress(OSError):  # which the next line explains
+            (self.path / name).parent.mkdir(mode=0o700, exist_ok=True)
         write_whole(self.path / name, content)
 
     def get(self, name: str) -> bytes | None:

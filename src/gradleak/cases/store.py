@@ -24,7 +24,9 @@ _INDEX = "index.sqlite"
 _SCHEMA = """
 CREATE TABLE cases (key TEXT PRIMARY KEY, facts TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE runs (number INTEGER PRIMARY KEY, facts TEXT NOT NULL);
-CREATE TABLE parts (place INTEGER PRIMARY KEY, run INTEGER, key TEXT, what TEXT NOT NULL, UNIQUE (run, key));
+CREATE TABLE parts (
+    place INTEGER PRIMARY KEY, run INTEGER, key TEXT, what TEXT NOT NULL, UNIQUE (run, key, what)
+);
 """
 
 
@@ -44,7 +46,7 @@ class Store:
         if folder is not None:
             if alone:
                 self._lock = _locked(folder)
-            elif not (folder / _INDEX).is_file():
+            elif not (folder / _INDEX).is_file() and not self._shelf.names("runs"):
                 raise InvalidInput(f"expected the folder of an audit; {folder} holds no {_INDEX}")
         try:
             self._index = self._opened()
@@ -67,15 +69,15 @@ class Store:
     def find(self, key: str, case: Case, samples: Sequence[int]) -> Done | None:
         """What was finished before, under whatever name; None where its file is gone or damaged."""
         row = self._index.execute("SELECT facts FROM cases WHERE key = ?", (key,)).fetchone()
-        content = self._shelf.get(_file(key)) if row else None
-        if row is None or content is None or said_in(content) is None:
+        said = None if row is None else _case_in(self._shelf.get(_file(key)), key)
+        if said is None or said["facts"] != json.loads(row[0]):
             return None
-        return Done(case, tuple(samples), key, json.loads(row[0]))
+        return Done(case, tuple(samples), key, said["facts"])
 
     def keep(self, done: Done, guess: Tensor | None, run: int) -> None:
         """A finished case. Its file is whole before the index names it."""
         tensors = {} if guess is None else {"guess": guess}
-        said = {"version": VERSION, "what": _what(done), "facts": done.facts}
+        said = {"version": VERSION, "key": done.key, "what": _what(done), "facts": done.facts}
         self._shelf.put(_file(done.key), pack(tensors, said))
         with self._writing() as index:
             index.execute("INSERT OR REPLACE INTO cases VALUES (?, ?)", (done.key, json.dumps(done.facts)))
@@ -88,8 +90,9 @@ class Store:
 
     def keep_batch(self, name: str, truth: Tensor, null: Tensor) -> None:
         """A private batch beside what anyone would guess, for reports."""
-        if self._shelf.get(_batch(name)) is None:
-            self._shelf.put(_batch(name), pack({"truth": truth, "null": null}, {"version": VERSION}))
+        content = pack({"truth": truth, "null": null}, {"version": VERSION})
+        if self._shelf.get(_batch(name)) != content:
+            self._shelf.put(_batch(name), content)
 
     # Runs.
 
@@ -155,13 +158,20 @@ class Store:
             wrong = index.execute("PRAGMA quick_check").fetchone()[0]
             if wrong != "ok":
                 raise sqlite3.DatabaseError(wrong)
-            if not found and self.alone:
+            if not found:
+                if self._shelf.names("cases") or self._shelf.names("runs"):
+                    raise sqlite3.DatabaseError("it is gone")
                 _make(index)
+            _require_readable(index)
+        except InvalidInput:
+            raise
         except sqlite3.OperationalError as error:
+            if "no such" in str(error):  # table, or column
+                return self._rebuilt(str(error))
             raise CannotWrite(
                 f"cannot open {path}: {error}. Expected a folder that you may write to."
             ) from error
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, *_DAMAGED) as error:
             return self._rebuilt(str(error))
         return index
 
@@ -187,13 +197,13 @@ class Store:
         cases = 0
         with index:
             for name in self._shelf.names("cases"):
-                said = said_in(self._shelf.get(name) or b"")
-                if said is not None and said["version"] <= VERSION:
-                    row = (Path(name).stem, json.dumps(said["facts"]))
+                said = _case_in(self._shelf.get(name), Path(name).stem)
+                if said is not None:
+                    row = (said["key"], json.dumps(said["facts"]))
                     index.execute("INSERT OR REPLACE INTO cases VALUES (?, ?)", row)
                     cases += 1
             for name in self._shelf.names("runs"):
-                _insert_run(index, int(Path(name).stem), self._shelf.get(name) or b"")
+                _insert_run(index, Path(name).stem, self._shelf.get(name) or b"")
         return index, cases
 
     @contextmanager
@@ -281,6 +291,16 @@ def _read(path: str) -> sqlite3.Connection:
     return index
 
 
+def _require_readable(index: sqlite3.Connection) -> None:
+    """SQLite's own check looks at pages, and not at what they say."""
+    for (facts,) in index.execute("SELECT facts FROM runs"):
+        _require_whole(json.loads(facts))
+    for key, what in index.execute("SELECT key, what FROM parts"):
+        _done(json.loads(what), key, {})
+    for (facts,) in index.execute("SELECT facts FROM cases"):
+        dict(json.loads(facts))
+
+
 def _make(index: sqlite3.Connection) -> None:
     # One transaction: a run killed in here leaves no index, or a whole one.
     index.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
@@ -292,15 +312,42 @@ def _insert_part(index: sqlite3.Connection, run: int, key: str, what: Facts) -> 
     )
 
 
-def _insert_run(index: sqlite3.Connection, number: int, content: bytes) -> None:
+def _insert_run(index: sqlite3.Connection, name: str, content: bytes) -> None:
     try:
-        kept = json.loads(content)
-        facts, parts = json.dumps(kept["facts"]), [(part["key"], part["what"]) for part in kept["parts"]]
-    except (ValueError, KeyError, TypeError):
+        number, kept = int(name), json.loads(content)
+        facts, parts = kept["facts"], [(part["key"], _done_of(part["what"])) for part in kept["parts"]]
+        _require_whole(facts)
+    except _DAMAGED:
         return
-    index.execute("INSERT OR REPLACE INTO runs VALUES (?, ?)", (number, facts))
+    index.execute("INSERT OR REPLACE INTO runs VALUES (?, ?)", (number, json.dumps(facts)))
     for key, what in parts:
         _insert_part(index, number, key, what)
+
+
+_DAMAGED = (ValueError, KeyError, TypeError)
+
+
+def _require_whole(facts: Facts) -> None:
+    """Raises one of ``_DAMAGED`` where something is missing that a record is made of."""
+    for name in ("title", "same", "finished"):
+        facts[name]
+    for name in ("samples", "batches", "ways", "rungs", "left"):
+        list(facts["inner"][name])
+
+
+def _done_of(what: Facts) -> Facts:
+    """The same, where it can be read."""
+    return _what(_done(what, "", {}))
+
+
+def _case_in(content: bytes | None, key: str) -> Facts | None:
+    """What a case's file says; None where it is damaged, or another case's."""
+    said = said_in(content or b"")
+    try:
+        whole = said is not None and said["version"] <= VERSION and said["key"] == key and bool(said["facts"])
+    except _DAMAGED:
+        return None
+    return said if whole else None
 
 
 def _parts(index: sqlite3.Connection, number: int) -> list[tuple[str, Facts]]:

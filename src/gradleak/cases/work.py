@@ -14,17 +14,18 @@ from torch import Tensor, nn
 
 from gradleak.attacks import Attack
 from gradleak.cases.case import ATTACK, FORECAST, KNOWS, KNOWS_NOT, Case
+from gradleak.cases.identity import identity
 from gradleak.cases.sharing import run_within_memory
 from gradleak.cases.store import VERSION
 from gradleak.examination import Findings, Progress
 from gradleak.metrics import label_agreement, mean_picture, null_label_agreement
 from gradleak.observe import Client, Loss, Observation
 from gradleak.observe.domain import Domain
+from gradleak.observe.draws import trains_differently
 from gradleak.observe.uncertainty import Defended, undefended
 from gradleak.risk import Forecast, predict
 from gradleak.risk.decibels import STEPS
 from gradleak.threats.rungs import RUNGS, Batch, Rung, Setting, guess_at
-from gradleak.tradeoff.store import fingerprint
 
 _SMALL = 1100  # numbers in a batch, up to which a matrix of them takes a second
 Facts = dict[str, Any]
@@ -92,6 +93,14 @@ class Work:
         """One who knows the defense, and beside him one who does not, where there is one."""
         return (KNOWS_NOT, KNOWS) if isinstance(self.ways[way], Defended) else (KNOWS,)
 
+    def is_eval(self, rung: str) -> bool:
+        return rung == RUNGS[0].name
+
+    @cached_property
+    def trains_differently(self) -> bool:
+        """Whether the network in eval mode is another function than the one that is trained."""
+        return trains_differently(self.model)
+
     def _sums(self, rung: str) -> bool:
         return rung == RUNGS[-1].name
 
@@ -99,17 +108,16 @@ class Work:
 
     def key(self, case: Case) -> str:
         """A hash of all that the result depends on."""
-        attack = repr(self.attacks[case.attack]) if case.kind == ATTACK else ""
-        loss = self.loss
         said = {
-            "version": [VERSION, version("gradleak")],  # an attack of another one may find another thing
+            # Another version may find another thing.
+            "version": [VERSION, *(version(name) for name in ("gradleak", "torch"))],
             "case": case.to_dict() | {"group": 0, "protocol": "", "attack": ""},
-            "attack": attack,
-            "client": repr(self.ways[case.protocol]),
+            "attack": identity(self.attacks[case.attack]) if case.kind == ATTACK else "",
+            "client": identity(self.ways[case.protocol]),
             "subject": self._hash(tuple(self.members(case))),
             "first": case.group,  # a client's dice are those of its place
             "normalization": repr(self.normalization),
-            "loss": "" if loss is None else f"{loss.__module__}.{getattr(loss, '__qualname__', loss)}",
+            "loss": identity(self.loss),
             "seed": self.seed,
             "steps": self.forecast_steps if case.kind == FORECAST else None,
         }
@@ -226,12 +234,11 @@ class Work:
 
     @cached_property
     def _public(self) -> str:
-        parts = () if self.reference is None else (self.reference,)
-        return fingerprint(self.model, *parts)
+        return identity(self.model, self.reference)
 
     def _hash(self, members: tuple[int, ...]) -> str:
         tensors = [part for i in members for part in self.batches[i]]
-        return hashlib.sha256(f"{self._public} {fingerprint(*tensors)}".encode()).hexdigest()[:24]
+        return hashlib.sha256(f"{self._public} {identity(*tensors)}".encode()).hexdigest()[:24]
 
 
 def _labels_read(forecast: Forecast, y: Tensor) -> Facts:

@@ -96,6 +96,12 @@ def _summary(record: "Record", written: list[Path]) -> dict[str, Any]:
     }
 
 
+def _leaked(record: "Record", way: str) -> str:
+    """Of those that there is a guess of: nothing is said of the others."""
+    answered = len(record.bests(way))
+    return f"{record.leaked(way)} of {answered}" if answered else "no answer"
+
+
 def _show(record: "Record") -> None:
     """A line for each way of training, and what is missing."""
     from gradleak.examination.findings import decibels
@@ -112,7 +118,7 @@ def _show(record: "Record") -> None:
         name, labels = way.name, record.labels(way.name)
         table.add_row(
             name,
-            f"{record.leaked(name)} of {len(record.samples)}",
+            _leaked(record, name),
             shown(record.worst_psnr(name)),
             shown(record.median_psnr(name)),
             shown(record.median_null_psnr(name)),

@@ -77,6 +77,7 @@ def main(debug: bool, threads: int) -> None:
     \b
     Start here:
       gradleak demo                 faces come back out of gradients, in a minute
+      gradleak plan init            your own training: a plan, then `audit` and `check`
       gradleak list models          what can be attacked without writing code
       gradleak observe --help       make a capture: what a server would hold
       gradleak attack --help        attack a capture, yours or one made here

@@ -34,7 +34,9 @@ class Setting:
         self, *, reveal: Sequence[str], training: bool, guessed: bool = False, together: int = 1
     ) -> list[Seen]:
         """Every batch as the server sees it, or every group of ``together`` batches."""
-        model = copy.deepcopy(self.model).train(training)
+        model = copy.deepcopy(self.model)
+        if not training or not any(module.training for module in model.modules()):
+            model.train(training)  # what was handed in training keeps its modes: some layers may be frozen
         groups = [
             self.batches[i : i + together] for i in range(0, len(self.batches) - together + 1, together)
         ]
@@ -146,7 +148,7 @@ RUNGS: tuple[Rung, ...] = (
         same=False,
     ),
 )
-"""Each loses what the one above it knew, and nothing comes back."""
+"""Each loses what the one above it knew, and those below lack it too."""
 
 
 def guess_at(client: Client) -> Client:

@@ -78,6 +78,8 @@ class SSRAS:
             applied = found.outcome is not Outcome.NOT_APPLICABLE
             if found.outcome is Outcome.CONVERGED or (applied and fallback.name != "map"):
                 break
+        if best.x is None:
+            best = dataclasses.replace(best, reason=f"{best.reason}: {ended.reason or ended.outcome}")
         yield _told(best, decisions, spent)
 
     def _optimisations(self, obs: Observation, start: Reconstruction | None) -> Iterator[tuple[Attack, str]]:
@@ -90,6 +92,8 @@ class SSRAS:
         if isinstance(obs.client, LocalTraining) and obs.plainest is obs:
             steps = max(min(few, 301) - 1, 1)
             yield gdl(steps=steps, trials=self.trials), "the update is local training's; it starts from gray"
+            rough = inverting_gradients(init=init, steps=max(few - 1, 1), trials=self.trials)
+            yield rough, f"nothing else could be run; it starts {begun}"
             return
         small = torch.Size(obs.x_shape).numel() <= _SMALL
         if isinstance(obs.client, Defended):
