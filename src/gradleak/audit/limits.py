@@ -162,8 +162,8 @@ def _psnr(record: Record, way: str, limits: Limits) -> Judged:
 
 
 _CUT_SHORT = (
-    "attacks were spared, as a cheaper one was well past the plan's target, which lies below this limit; raise "
-    "budget.target, or leave it away"
+    "attacks were spared, as a cheaper one was well past the plan's target, which lies below this limit; "
+    "raise budget.target, or leave it away"
 )
 
 
