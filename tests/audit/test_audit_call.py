@@ -115,6 +115,21 @@ def test_the_attacker_in_an_audit_never_sees_the_batch(subject):
         ({"workers": 0}, "workers as a whole number"),
         ({"y": torch.zeros(3, dtype=torch.long)}, "as many labels as records"),
         ({"x": [1, 2]}, "x as a tensor"),
+        ({"x": torch.randn(4, 1, 8, 8)}, "records from 0 to 1"),
+        ({"x": torch.full((4, 1, 8, 8), torch.nan)}, "finite"),
+        ({"starts": 0}, "starts as a whole number of 1"),
+        ({"together": 1}, "together as a whole number of 2"),
+        ({"target": float("nan")}, "target as a finite number"),
+        ({"seconds": "1"}, "seconds as a finite number"),
+        ({"seed": 2**64}, "a seed from 0"),
+        ({"device": "gpu"}, "cannot be used"),
+        ({"store": ""}, "store as a folder"),
+        ({"reference": "faces"}, "reference as a tensor"),
+        ({"class_names": ["a"]}, "class_names as names by label"),
+        (
+            {"client": {"a": gl.OneGradient(), "a, sign": gl.OneGradient()}, "defenses": ["sign"]},
+            "two are called",
+        ),
     ],
 )
 def test_what_cannot_be_audited_is_said_before_anything_is_run(subject, change, said):

@@ -80,6 +80,7 @@ def audit(
     """
     size = _batch_size(x, y, batch)
     _check_numbers(starts=starts, target=target, seconds=seconds, together=together, seed=seed)
+    _check_kinds(reference=reference, class_names=class_names, store=store, ray=ray)
     _check_range(x, normalization)
     usable(device)
     y = y if y.is_floating_point() else y.long()
@@ -155,6 +156,18 @@ def _check_numbers(
         )
         if amount is not None and not number:
             raise InvalidInput(f"expected {name} as a finite number of 0 or more; came {amount!r}")
+
+
+def _check_kinds(*, reference: object, class_names: object, store: object, ray: object) -> None:
+    expected = (
+        ("reference", reference, Tensor, "a tensor of public records"),
+        ("class_names", class_names, Mapping, "names by label"),
+        ("store", store, Path | str, "a folder"),
+        ("ray", ray, str, "an address"),
+    )
+    for name, value, kind, said in expected:
+        if value is not None and (not isinstance(value, kind) or value == ""):
+            raise InvalidInput(f"expected {name} as {said}; came {value!r}")
 
 
 def _check_range(x: Tensor, normalization: tuple[Sequence[float], Sequence[float]] | None) -> None:
