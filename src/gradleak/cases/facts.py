@@ -7,9 +7,9 @@ from importlib.metadata import version
 from typing import Any
 
 from gradleak.cases.chain import cases, chains
-from gradleak.cases.identity import identity
 from gradleak.cases.record import Facts
 from gradleak.cases.work import Work
+from gradleak.identity import identity
 from gradleak.observe import Client
 from gradleak.observe.uncertainty import Defended
 from gradleak.references import cite

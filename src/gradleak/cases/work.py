@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from gradleak.attacks import Attack
 from gradleak.cases.case import ATTACK, FORECAST, KNOWS, KNOWS_NOT, Case
-from gradleak.cases.identity import identity
 from gradleak.cases.sharing import run_within_memory
 from gradleak.cases.store import VERSION
 from gradleak.examination import Findings, Progress
+from gradleak.identity import identity
 from gradleak.metrics import label_agreement, mean_picture, null_label_agreement
 from gradleak.observe import Client, Loss, Observation
 from gradleak.observe.domain import Domain

@@ -10,8 +10,9 @@ from gradleak.defenses import DPSGD, epsilon
 from gradleak.defenses.utility import Federation, Spread, utility
 from gradleak.defenses.utility.run import prepared
 from gradleak.errors import NotInstalled
+from gradleak.identity import identity
 from gradleak.observe import OneGradient, cross_entropy, observe
-from gradleak.tradeoff.store import Facts, Store, fingerprint
+from gradleak.tradeoff.store import Facts, Store
 from gradleak.tradeoff.strengths import STRENGTHS, Setting, Yardstick
 
 Records = tuple[Tensor, Tensor]
@@ -95,7 +96,7 @@ class Training:
 
     @cached_property
     def hash(self) -> str:
-        return fingerprint(self.model(self.seed), *self.train, *self.test)
+        return identity(self.model(self.seed), *self.train, *self.test)
 
     def course(self, setting: Setting, store: Store, tell: Callable[[float], object]) -> Course:
         here = self.alike(setting)

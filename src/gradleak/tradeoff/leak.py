@@ -14,16 +14,17 @@ from gradleak.attacks import Attack, Reconstruction, attack
 from gradleak.attacks.kinks import kinked
 from gradleak.attacks.named import dlg, inverting_gradients
 from gradleak.errors import InvalidInput
+from gradleak.identity import identity
 from gradleak.labels import inferred
 from gradleak.metrics import identified, mean_picture, psnr, score
 from gradleak.observe import Client, Observation, OneGradient, observe
 from gradleak.risk import decibels
-from gradleak.tradeoff.store import Facts, Store, fingerprint
+from gradleak.tradeoff.store import Facts, Store
 
 EXACT = 100.0  # decibels: beyond, two pictures are one
 MARGIN = 3.0  # decibels of a prediction above what is to be held, which no attack's failure outweighs
 STEPS = 300  # of the attacker who does not know the defense
-_VERSION = 1  # of what is kept: another one when the attackers here change
+_VERSION = 2  # of what is kept: another one when the attackers here change
 
 Batch = tuple[Tensor, Tensor]
 
@@ -136,7 +137,7 @@ class Subject:
     def hash(self) -> str:
         public = () if self.reference is None else (self.reference,)
         batches = [part for batch in self.batches for part in batch]
-        return fingerprint(self.model, *batches, self.gallery, *public)
+        return identity(self.model, *batches, self.gallery, *public)
 
     @property
     def records(self) -> int:
@@ -180,7 +181,7 @@ class Subject:
             "kind": kind,
             "version": _VERSION,
             "subject": self.hash,
-            "client": repr(client),
+            "client": identity(client),
             "seed": self.seed,
         }
 

@@ -6,9 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-
 from gradleak.files import write_whole
 
 Facts = dict[str, Any]
@@ -64,18 +61,3 @@ class Store:
         except (OSError, ValueError, KeyError, TypeError):
             return None
         return dict(kept["found"]) if same else None
-
-
-def fingerprint(*parts: nn.Module | Tensor) -> str:
-    """A hash of networks, by structure and weights, and of tensors."""
-    hashed = hashlib.sha256()
-    for part in parts:
-        tensors = {"": part} if isinstance(part, Tensor) else part.state_dict()
-        hashed.update(str(part).encode() if isinstance(part, nn.Module) else b"tensor")
-        modes = [] if isinstance(part, Tensor) else [module.training for module in part.modules()]
-        hashed.update(repr(modes).encode())  # dropout and BatchNorm are others in train mode
-        for name, tensor in tensors.items():
-            plain = tensor.detach().cpu().contiguous()
-            hashed.update(f"{name} {plain.dtype} {list(plain.shape)}".encode())
-            hashed.update(plain.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return hashed.hexdigest()[:24]

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 import gradleak as gl
-from gradleak.cases import identity as room
-from gradleak.cases.identity import identity
+from gradleak import identity as room
+from gradleak.identity import identity
 
 
 class Net(nn.Module):
