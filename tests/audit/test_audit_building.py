@@ -241,7 +241,7 @@ def test_the_five_minutes_lead_to_the_work_that_they_describe(at):
     """docs/audit.md: its model beside the starter's plan, of which three lines are edited."""
     page = (Path(__file__).parents[2] / "docs/audit.md").read_text()
     blocks = re.findall(r"^```(\w+)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
-    (code,) = [text for kind, text in blocks if kind == "python"]
+    code = next(text for kind, text in blocks if kind == "python")
     (edits,) = [text for kind, text in blocks if kind == "toml"]
     home = at(f"{MLP}{DIGITS}").where.folder
     (home / "five_minutes_model.py").write_text(code)
