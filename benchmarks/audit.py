@@ -34,11 +34,11 @@ def main(cases: int, evaluations: int, repeats: int, as_json: bool) -> None:
 
 
 def cheap(batches: int, evaluations: int) -> Work:
-    x, y = gl.zoo.pictures("photos", n=batches, size=16)
+    x, y = gl.zoo.pictures("faces", n=batches, size=16)
     return Work(
-        model=gl.zoo.lenet(classes=10, channels=3, size=16, seed=0),
+        model=gl.zoo.lenet(classes=10, channels=x.shape[1], size=16, seed=0),
         batches=[(x[i : i + 1], y[i : i + 1] % 10) for i in range(batches)],
-        names=[[f"photo {i + 1}"] for i in range(batches)],
+        names=[[f"face {i + 1}"] for i in range(batches)],
         ways={"one gradient": gl.OneGradient()},
         attacks={"dlg": gl.attacks.dlg(evaluations=evaluations)},
         rungs=("no labels",),
