@@ -326,3 +326,11 @@ def test_modes_that_were_handed_in_stay_in_training():
     seen, _ = work._observed(cases(chains(work)[0])[-1])
     assert seen.model.training
     assert not seen.model[2].training
+
+
+def test_of_summed_clients_too_a_server_may_not_know_the_defense():
+    noisy = {"noisy": gl.defenses.GaussianNoise(gl.OneGradient(), std=1e-3)}
+    work = small_work(records=2, ways=noisy, rungs=("clients summed",))
+    naive = next(case for case in cases(chains(work)[0]) if case.attacker == KNOWS_NOT)
+    seen, _ = work._observed(naive)
+    assert seen.client == gl.Summed(2, gl.OneGradient())

@@ -13,11 +13,12 @@ from torch import Generator, Tensor, nn
 import gradleak as gl
 from gradleak.defenses import Course, Federation, Mask, Spread, Utility, utility
 from gradleak.defenses.base import Defense
-from gradleak.defenses.utility.federated import averaged, sends_weights, undefended, weights_by_round
+from gradleak.defenses.utility.federated import averaged, sends_weights, weights_by_round
 from gradleak.defenses.utility.shares import shares
 from gradleak.errors import InvalidBatch, InvalidInput, InvalidModel, InvalidUpdate
 from gradleak.observe import Client, Task
 from gradleak.observe.task import cross_entropy, split_tensors, structure_of
+from gradleak.observe.uncertainty import undefended
 from gradleak.trees import Tree
 
 Records = tuple[Tensor, Tensor]

@@ -384,13 +384,9 @@ class Record:
 
     def _doubts(self, way: str) -> str:
         """What speaks against a way that looks safe: forecasts, and attacks that did not come to run."""
-        foretold = sum(
-            expected is not None
-            and expected.psnr - expected.null_psnr >= LEAK
-            and not ((best := self.best(way, i)) is not None and best.row.leaked)
-            for i in range(len(self.samples))
-            for expected in [self.forecast(way, i)]
-        )
+        leaked = {best.row.sample for best in self.bests(way) if best.row.leaked}
+        expected = [one for done in self._forecasts if done.case.protocol == way for one in done.expected]
+        foretold = sum(one.psnr - one.null_psnr >= LEAK and one.sample not in leaked for one in expected)
         said = ""
         if foretold:
             said += f" The forecast says that {foretold} more could: a better attack may."

@@ -1,6 +1,7 @@
 """What a server does not know of an update that it holds: how far each entry may be off, as a deviation."""
 
 import math
+from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -68,9 +69,13 @@ def uncertainty(
 
 
 def undefended(client: Client) -> Client:
-    """The client without the defenses around it."""
-    while isinstance(client, Defended):
-        client = client.client
+    """The client without the defenses around it, or, of a sum, around any in it."""
+    if isinstance(client, Defended):
+        return undefended(client.client)
+    if isinstance(client, Summed):
+        each = client.each
+        bare = tuple(map(undefended, each)) if isinstance(each, tuple) else undefended(each)
+        return replace(client, each=bare)
     return client
 
 

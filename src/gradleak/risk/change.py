@@ -11,7 +11,7 @@ from gradleak.errors import InvalidInput
 from gradleak.observe import Client, OneGradient, Trained
 from gradleak.observe.checks import check_finite, check_fit
 from gradleak.observe.jacobian import Jacobian
-from gradleak.observe.uncertainty import Defended
+from gradleak.observe.uncertainty import Defended, undefended
 from gradleak.trees import Tree, flatten, subtract
 
 Perturbation = Tree | Callable[[Tree], Tree] | Defended
@@ -30,11 +30,6 @@ def white(perturbation: Perturbation | None) -> float | None:
     if not isinstance(perturbation, GaussianNoise | LaplaceNoise) or perturbation.dice is not None:
         return None
     return None if isinstance(perturbation.client, Defended) else perturbation.deviation
-
-
-def undefended(client: Client) -> Client:
-    """The client inside all defenses."""
-    return undefended(client.client) if isinstance(client, Defended) else client
 
 
 def change(found: Jacobian, perturbation: Perturbation, throws: int, rng: Generator) -> Change:

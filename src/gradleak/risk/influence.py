@@ -19,9 +19,9 @@ from torch import Generator, Tensor, nn
 from gradleak.errors import InvalidInput
 from gradleak.observe import Client, Observation
 from gradleak.observe.jacobian import Jacobian
-from gradleak.observe.uncertainty import Defended
+from gradleak.observe.uncertainty import Defended, undefended
 from gradleak.randomness import Rng, generator
-from gradleak.risk.change import Change, Perturbation, change, undefended, white
+from gradleak.risk.change import Change, Perturbation, change, white
 from gradleak.risk.gram import (
     Function,
     Krylov,

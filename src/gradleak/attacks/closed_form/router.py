@@ -89,10 +89,10 @@ class SSRAS:
             as_init("gray") if start is None or start.x is None else as_init(obs.domain.to_pixels(start.x))
         )
         few = min(self.evaluations, 1000)
+        rough = inverting_gradients(init=init, steps=max(few - 1, 1), trials=self.trials)
         if isinstance(obs.client, LocalTraining) and obs.plainest is obs:
             steps = max(min(few, 301) - 1, 1)
             yield gdl(steps=steps, trials=self.trials), "the update is local training's; it starts from gray"
-            rough = inverting_gradients(init=init, steps=max(few - 1, 1), trials=self.trials)
             yield rough, f"nothing else could be run; it starts {begun}"
             return
         small = torch.Size(obs.x_shape).numel() <= _SMALL
@@ -108,7 +108,6 @@ class SSRAS:
         if len(obs.x_shape) == 4:
             by_features = inverting_batches(evaluations=min(few, 500), trials=self.trials)
             yield by_features, "the network has kinks, and its head may show every record's features"
-        rough = inverting_gradients(init=init, steps=max(few - 1, 1), trials=self.trials)
         yield rough, f"the network has kinks; it starts {begun}"
 
 

@@ -7,11 +7,12 @@ from torch import nn
 
 from gradleak.defenses.base import number
 from gradleak.defenses.utility.accuracy import Course, Utility
-from gradleak.defenses.utility.federated import Federation, sends_weights, undefended, whole
+from gradleak.defenses.utility.federated import Federation, sends_weights, whole
 from gradleak.defenses.utility.run import Records, prepared
 from gradleak.errors import InvalidInput
 from gradleak.observe import Client, Loss, cross_entropy
 from gradleak.observe.checks import require_function
+from gradleak.observe.uncertainty import undefended
 from gradleak.randomness import Rng, generator
 
 Clients = Client | Sequence[Client] | Mapping[str, Client]

@@ -99,17 +99,6 @@ def sends_weights(client: Client) -> bool:
     return isinstance(client, LocalTraining)
 
 
-def undefended(client: Client) -> Client:
-    """The client without anything that was put around it."""
-    if isinstance(client, Defended):
-        return undefended(client.client)
-    if isinstance(client, Summed):
-        each = client.each
-        bare = tuple(map(undefended, each)) if isinstance(each, tuple) else undefended(each)
-        return Summed(client.clients, bare)
-    return client
-
-
 def averaged(sent: list[tuple[dict[str, Tensor], int]]) -> dict[str, Tensor]:
     """The mean of the updates, weighted by their numbers of records."""
     total = sum(records for _, records in sent)
