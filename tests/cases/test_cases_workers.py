@@ -8,6 +8,7 @@ import textwrap
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from small_audit import facts, figures, small_work
 
@@ -32,29 +33,17 @@ def test_processes_find_what_one_finds(alone, tmp_path):
     assert record.finished
 
 
-def _workers(parent=None):
-    """The processes that run cases for us: children of the fork server."""
-    listed = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True).stdout
-    rows = [line.split(None, 2) for line in listed.splitlines()[1:]]
-    servers = {
-        int(pid)
-        for pid, of, args in rows
-        if int(of) == (parent or os.getpid()) and "multiprocessing.forkserver" in args
-    }
-    return [int(pid) for pid, of, _ in rows if int(of) in servers]
-
-
 def test_a_worker_that_is_killed_costs_its_case_alone_which_is_tried_again(alone):
-    work, said = small_work(records=4), []
+    work, said, pool = small_work(records=4), [], Pool(2)
     killed: list[int] = []
 
     def tell(event):
         said.append(event)
         if event.what == "done" and not killed:
-            killed.extend(_workers()[:1])
+            killed.append(pool.pids[0])
             os.kill(killed[0], signal.SIGKILL)
 
-    record = run(work, Store(), facts(work), runner=Pool(2), tell=tell)
+    record = run(work, Store(), facts(work), runner=pool, tell=tell)
     assert killed
     assert figures(record) == figures(alone)
     done = [str(event.case) for event in said if event.what == "done"]
@@ -134,7 +123,7 @@ def test_killed_at_any_moment_and_resumed_until_done_nothing_is_lost_or_done_twi
             process.stdout.readline()
             # Spread over the run: the moments are those of a low-discrepancy sequence, and so random enough.
             time.sleep((rounds * 0.618034) % 1 * {"None": 0.25, "Pool(2)": 1.5}.get(runner, 20.0))
-            children = _workers(process.pid)
+            children = psutil.Process(process.pid).children(recursive=True)
             process.kill()
             rest = process.communicate()[0]
             rounds += 1
@@ -165,12 +154,9 @@ def _is_sound(folder, seen):
         assert seen.setdefault(key, content) == content
 
 
-def _all_gone(pids):
-    for _ in range(200):
-        if not any(Path(f"/proc/{pid}").exists() for pid in pids):
-            return
-        time.sleep(0.05)
-    pytest.fail("workers outlived the process that they worked for")
+def _all_gone(children):
+    _, alive = psutil.wait_procs(children, timeout=10)
+    assert not alive, "workers outlived the process that they worked for"
 
 
 def test_two_audits_on_one_folder_are_refused_politely(tmp_path):
@@ -189,13 +175,16 @@ def test_on_a_cluster_of_two_workers_of_which_one_dies_the_figures_are_the_same(
 
     def tell(event):
         if event.what == "done" and not killed:
-            listed = subprocess.run(["pgrep", "-f", "^ray::_perform"], capture_output=True, text=True)
-            killed.extend(map(int, listed.stdout.split()[:1]))
-            for pid in killed:
-                os.kill(pid, signal.SIGKILL)
+            ours = psutil.Process().children(recursive=True)
+            busy = [process for process in ours if "ray::_perform" in " ".join(process.cmdline())]
+            for process in busy[:1]:
+                killed.append(process.pid)
+                process.kill()
 
     record = run(work, Store(), facts(work), runner=OnRay(workers=2), tell=tell)
     assert figures(record) == figures(alone)
+    if not killed:
+        pytest.skip("the figures are the same, but this system does not show which process is a worker")
 
 
 def test_a_cluster_that_is_not_there_is_said():

@@ -74,6 +74,11 @@ class Pool:
             for worker in self._all:
                 worker.end()
 
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """The processes that have begun."""
+        return tuple(worker.pid for worker in self._all if worker.pid is not None)
+
     def submit(self, case: Case, share: Share) -> Future[Found]:
         worker = self._free.pop()
         if worker.dead:
@@ -92,6 +97,12 @@ class _Worker:
         self._pool = ProcessPoolExecutor(1, mp_context=context, initializer=_attend)
         self._begun: Future[int] = self._pool.submit(_begin, payload)
         self.dead = False
+
+    @property
+    def pid(self) -> int | None:
+        """Known once it has been told the work."""
+        begun = self._begun.done() and not self._begun.cancelled() and self._begun.exception() is None
+        return self._begun.result() if begun else None
 
     def run(self, case: Case, freed: Callable[[], None]) -> Future[Found]:
         result: Future[Found] = Future()
@@ -117,9 +128,9 @@ class _Worker:
 
     def end(self) -> None:
         """At once, whatever it is at: all that it had finished is kept elsewhere."""
-        if self._begun.done() and self._begun.exception() is None:
+        if self.pid is not None:
             with suppress(OSError):
-                os.kill(self._begun.result(), signal.SIGKILL)
+                os.kill(self.pid, signal.SIGKILL)
         self._pool.shutdown(wait=True, cancel_futures=True)
 
 
