@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from gradleak.cases import Case, Left, Record, Store
 from gradleak.cases.case import ATTACK, FORECAST, KNOWS
-from gradleak.cases.record import Done, Sample, Way
+from gradleak.cases.done import Done, Sample, Way
 from gradleak.cases.store import _Kept
 
 TOP, BELOW = "everything known", "no labels"
@@ -96,7 +96,7 @@ def run(*done, ways=("plain",), names=("a", "b"), left=(), number=1, **facts):
         rungs=(TOP, BELOW),
         done=done,
         left=tuple(left),
-        pictures=_Kept(Store()._shelf, []),
+        contents=_Kept(Store()._shelf, [], ""),
     )
 
 

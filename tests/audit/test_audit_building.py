@@ -93,7 +93,7 @@ def test_files_beside_the_plan_are_found(at):
         assert torch.equal(mine, theirs)
     assert [y.tolist() for _, y in work.batches] == [[0, 1], [2, 3], [4, 5]]
     assert work.names == [("record 1", "record 2"), ("record 3", "record 4"), ("record 5", "record 6")]
-    assert work.reference is None
+    assert work.kind.reference is None
     assert names == {}
 
 
@@ -121,7 +121,7 @@ def test_the_reference_shares_nothing_with_what_is_private(at):
     private = torch.cat([x for x, _ in work.batches])
     everything, _ = gl.zoo.pictures("digits", size=8)
     assert torch.equal(private, everything[4:10])
-    assert torch.equal(work.reference, everything[10:])
+    assert torch.equal(work.kind.reference, everything[10:])
 
 
 def test_what_the_budget_says_reaches_the_work(at):

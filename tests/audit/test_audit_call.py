@@ -22,7 +22,7 @@ def test_one_call_predicts_attacks_and_reports(subject, tmp_path, monkeypatch):
     assert [way.name for way in record.ways] == ["one gradient"]
     assert record.leaked("one gradient") == 4
     assert "one gradient" in report.verdict
-    assert all(record.forecast("one gradient", i).psnr > 60 for i in range(4))
+    assert all(record.forecast("one gradient", i).value > 60 for i in range(4))
     assert not list(tmp_path.iterdir())  # nothing private is written unless it was asked for
     written = report.write(tmp_path / "out")
     assert {path.name for path in written} == {"report.html", "report.md", "audit.json"}

@@ -5,7 +5,7 @@ import math
 
 from gradleak.audit.diff import diff
 from gradleak.audit.rows import COLUMNS, as_csv, rows
-from gradleak.cases.record import Way
+from gradleak.cases.done import Way
 from hand_made_audit import BELOW, attack, broke, forecast, left, run
 
 
@@ -15,8 +15,8 @@ def test_the_change_of_every_record_is_that_of_its_leak():
     after = run(attack([16, 14], null=12.0), forecast([15, 15]), number=2)
     (way,) = diff(before, after).ways
     assert [one.by for one in way.records] == [-16.0, 0.0]
-    assert [one.psnr for one in way.records] == [(30, 16), (12, 14)]
-    assert [one.null_psnr for one in way.records] == [(10, 12), (10, 12)]
+    assert [one.values for one in way.records] == [(30, 16), (12, 14)]
+    assert [one.nulls for one in way.records] == [(10, 12), (10, 12)]
     assert way.leaked == (1, 0)
     assert way.forecast == (22, 15)
     assert way.sentence == (
@@ -47,7 +47,7 @@ def test_records_and_ways_are_matched_by_name():
     assert [way.name for way in found.ways] == ["plain"]
     assert found.only_ways == (("old",), ("new",))
     assert found.only_records == (("a",), ("c",))
-    assert [(one.name, one.psnr) for one in found.ways[0].records] == [("b", (12, 15))]
+    assert [(one.name, one.values) for one in found.ways[0].records] == [("b", (12, 15))]
     json.dumps(found.to_dict(), allow_nan=False)
 
 

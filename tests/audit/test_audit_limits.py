@@ -150,10 +150,10 @@ def test_what_is_spared_is_no_fault_but_labels_that_nobody_looked_for_are_unknow
 
 def test_everything_that_was_asked_is_judged():
     record = run(attack([12, 12], rung=BELOW, labels=(0.5, 0.2)), forecast([9, 9]), ways=("plain",))
-    limits = Limits(18, 0.5, 0.5, 0.5, 18, allow=("unanswered",))
+    limits = Limits(18, 0.5, 0.5, 0.5, 18, 30, allow=("unanswered",))
     judged = judge(record, limits)
     assert [one.limit for one in judged] == [*limits.asked, "unfinished", "failed"]
-    assert [one.value is None for one in judged] == [False, True, False, False, False, False, False]
+    assert [one.value is None for one in judged] == [False, True, False, False, False, True, False, False]
     assert all(one.holds for one in judged)
     with pytest.raises(InvalidInput, match="at least one limit"):
         judge(record, Limits())
@@ -274,7 +274,7 @@ def test_sarif_of_a_run_without_a_plan_names_its_folder(tmp_path):
 
 
 def test_every_limit_and_fault_has_a_rule():
-    everything = Limits(18, 0.5, 0.5, 0.5, 18)
+    everything = Limits(18, 0.5, 0.5, 0.5, 18, 30)
     assert set(_RULES) == {*everything.asked, *FAULTS}
     for short, full, advice in _RULES.values():
         assert max(map(len, (short, full, advice))) <= 1024

@@ -44,7 +44,7 @@ WRONG = [
     # tables that are missing, or no tables
     (DATA, None, "model", 'with build = "module:callable"'),
     (MODEL, None, "data", 'with source = "a/folder"'),
-    ("[model]\n[data]\nsource = 'digits'", 1, "model.build", "it is missing"),
+    ("[model]\n[data]\nsource = 'digits'", 1, "model", "expected one of build and pretrained"),
     (f"model = 'mlp'\n{DATA}", 1, "model", 'expected a table; came "mlp"'),
     (at_top("clients = 3"), 1, "clients", "expected a table; came 3"),
     (after("[clients]"), 5, "clients", "at least 1"),

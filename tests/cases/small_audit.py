@@ -31,9 +31,9 @@ def figures(record):
     """All that must be the same however, and wherever, a run was done."""
     return {
         (str(done.case), done.case.attacker, done.key): [
-            (row.psnr, row.ssim, row.label_guess, row.guessed) for row in done.rows
+            (row.value, row.beside, row.label_guess, row.guessed) for row in done.rows
         ]
-        or [(one.psnr, one.verdict) for one in done.expected]
+        or [(one.value, one.verdict) for one in done.expected]
         or done.error
         for done in record.done
     }

@@ -10,8 +10,10 @@ import gradleak as gl
 from gradleak.attacks.base import Outcome, Reconstruction
 from gradleak.cases import Event, Store, run
 from gradleak.cases.case import ATTACK, FORECAST, KNOWS, KNOWS_NOT
-from gradleak.cases.chain import WELL_PAST, cases, chains, expected
+from gradleak.cases.chain import cases, chains, expected
+from gradleak.cases.pictures import Pictures
 from gradleak.cases.sharing import run_within_memory
+from gradleak.examination.findings import LEAK
 
 
 def test_an_audit_finds_what_its_attacks_find_one_by_one():
@@ -23,12 +25,12 @@ def test_an_audit_finds_what_its_attacks_find_one_by_one():
         seen = gl.observe(work.model, x, y, reveal=("labels", "statistics"), rng=i)
         found = gl.attacks.bias()(seen, rng=0)
         best = record.best("fedsgd", i, attack="bias")
-        assert best.row.psnr == pytest.approx(float(gl.metrics.psnr(found.x.clamp(0, 1), x)[0]), abs=1e-4)
-        drawn = record.finding(best)
-        assert torch.equal(drawn.truth, x[0])
-        assert torch.allclose(drawn.guess, found.x[0].clamp(0, 1))
+        assert best.row.value == pytest.approx(float(gl.metrics.psnr(found.x.clamp(0, 1), x)[0]), abs=1e-4)
+        drawn = record.contents.guess(best.done.key, best.row.place)
+        assert torch.equal(record.contents.truth(i), x[0])
+        assert torch.allclose(drawn, found.x[0].clamp(0, 1))
         forecast = gl.predict(work.model, x, y, layers=False, rng=i)
-        assert record.forecast("fedsgd", i).psnr == forecast.samples[0].psnr
+        assert record.forecast("fedsgd", i).value == forecast.samples[0].psnr
     json.dumps(record.to_dict(), allow_nan=False)
 
 
@@ -61,8 +63,8 @@ def test_well_past_the_target_is_enough_and_just_past_it_is_not(above, spared):
     first = run(plain, Store(), facts(plain)).best("fedsgd", 0, attack="first")
     assert first.row.leaked
     assert first.done.outcome == "budget"
-    reached = first.row.psnr
-    work = small_work(**one, target=reached - WELL_PAST - above)
+    reached = first.row.value
+    work = small_work(**one, target=reached - LEAK - above)
     record = run(work, Store(), facts(work))
     assert bool(record.run("fedsgd", attack="second")) is not spared
 
@@ -111,8 +113,8 @@ def test_a_changed_plan_adds_what_is_new_and_keeps_what_still_holds(tmp_path):
     "change",
     [
         {"seed": 1},
-        {"normalization": ((0.5,), (0.5,))},
-        {"reference": torch.rand(3, 1, 8, 8)},
+        {"kind": Pictures(normalization=((0.5,), (0.5,)))},
+        {"kind": Pictures(reference=torch.rand(3, 1, 8, 8))},
         {"loss": gl.observe.__globals__["cross_entropy"]},
         {"model": gl.zoo.mlp(channels=1, size=8, sizes=(64, 16, 64), classes=10, seed=1)},
         {"attacks": {"bias": gl.attacks.dlg(evaluations=41), "dlg": gl.attacks.dlg(evaluations=39)}},
@@ -251,7 +253,7 @@ def test_labels_are_counted_where_nobody_was_told_them_and_read_off_without_an_a
 def test_the_interval_of_a_rate_is_wilson_s():
     from scipy.stats import binomtest
 
-    from gradleak.cases.record import Rate
+    from gradleak.cases.done import Rate
 
     for leaked, of in ((0, 5), (5, 5), (1, 7), (30, 64)):
         found = binomtest(leaked, of).proportion_ci(method="wilson")

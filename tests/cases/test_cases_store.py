@@ -141,17 +141,24 @@ def test_pictures_come_from_disk_as_they_were(finished):
     with Store(folder, alone=False) as store:
         record = store.record()
         for i in range(len(record.samples)):
-            kept, first = (one.finding(one.best("fedsgd", i)) for one in (record, before))
-            for name in ("truth", "guess", "null"):
-                assert torch.equal(getattr(kept, name), getattr(first, name))
-            assert kept.to_dict() == first.to_dict()
+            for name in ("truth", "null"):
+                kept, first = (getattr(one.contents, name)(i) for one in (record, before))
+                assert torch.equal(kept, first)
+            kept, first = (one.best("fedsgd", i) for one in (record, before))
+            assert kept.row == first.row
+            guesses = [
+                one.contents.guess(best.done.key, best.row.place)
+                for one, best in ((record, kept), (before, first))
+            ]
+            assert torch.equal(*guesses)
 
 
 def test_a_store_in_memory_leaves_nothing_behind(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     work = small_work(records=1)
     record = run(work, Store(), facts(work))
-    assert record.finding(record.best("fedsgd", 0)).guess is not None
+    best = record.best("fedsgd", 0)
+    assert record.contents.guess(best.done.key, best.row.place) is not None
     assert not list(tmp_path.iterdir())
 
 

@@ -98,9 +98,13 @@ def test_pictures_of_ones_own_become_a_capture(run, tmp_path):
 
 @pytest.mark.parametrize("what", ["attacks", "models", "data"])
 def test_lists_name_everything_there_is(run, what):
-    names = {"attacks": gl.attacks.ATTACKS, "models": gl.zoo.MODELS, "data": gl.zoo.PICTURES}[what]
+    names = {
+        "attacks": [*gl.attacks.ATTACKS, *gl.text.TEXT_ATTACKS],
+        "models": [*gl.zoo.MODELS, *gl.zoo.TEXT_MODELS],
+        "data": [*gl.zoo.PICTURES, "sentences"],
+    }[what]
     rows = json.loads(run("list", what, "--json").stdout)
-    assert [row["name"] for row in rows] == list(names)
+    assert [row["name"] for row in rows] == names
     assert all(len(row["what"]) > 10 for row in rows)
     text = run("list", what).stdout
     assert all(name in text for name in names)

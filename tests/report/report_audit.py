@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 
 from gradleak.cases import Case, Left, Record
 from gradleak.cases.case import ATTACK, FORECAST, KNOWS, KNOWS_NOT
-from gradleak.cases.record import Done, Sample, Way
+from gradleak.cases.done import Done, Sample, Way
 
 RUNGS = ("everything known", "no labels", "clients summed")
 NULL, NOISE = 10.0, 8.0
@@ -23,6 +23,7 @@ class Made:
     shape: tuple[int, ...]
     psnr: dict[str, list[float]] = field(default_factory=dict)
     first: dict[str, int] = field(default_factory=dict)
+    vocabulary: None = None
 
     def truth(self, sample: int) -> Tensor | None:
         return smooth(self.shape, sample)
@@ -139,7 +140,7 @@ def audit(
     attacks = [one for one in done if one.case.kind == ATTACK]
     pictures = Made(
         shape,
-        {one.key: [found.psnr for found in one.rows] for one in attacks},
+        {one.key: [found.value for found in one.rows] for one in attacks},
         {one.key: one.samples[0] for one in attacks},
     )
     known = {
@@ -168,7 +169,7 @@ def audit(
         rungs=RUNGS,
         done=tuple(done),
         left=(),
-        pictures=pictures,
+        contents=pictures,
     )
 
 

@@ -13,8 +13,8 @@ from report_audit import CLASSES, NULL, RUNGS, WAYS, Made, attacked, audit, trou
 
 from gradleak.cases import Case, Record
 from gradleak.cases.case import ATTACK, KNOWS, KNOWS_NOT
-from gradleak.cases.record import Done
-from gradleak.report import audit_figures, audit_pictures, audit_tables
+from gradleak.cases.done import Done
+from gradleak.report import audit_album, audit_figures, audit_tables
 from gradleak.report.audit_text import said
 from gradleak.report.audited import Report
 
@@ -248,7 +248,7 @@ def test_pictures_come_once_for_each_record_and_stay_away_when_unwanted(tmp_path
 
 
 def test_pictures_that_are_many_are_compressed_until_they_fit() -> None:
-    few = audit_pictures.album(audit("fedsgd", records=2, shape=(3, 64, 64)))
+    few = audit_album.album(audit("fedsgd", records=2, shape=(3, 64, 64)))
     assert few.side is None
     assert few.records[0].truth.uri is not None
     assert few.records[0].truth.uri.startswith("data:image/png")
@@ -268,9 +268,9 @@ def test_data_that_nobody_could_look_at_keep_their_numbers() -> None:
             return None
 
     record = audit("fedsgd", records=2)
-    kept = record.pictures
+    kept = record.contents
     assert isinstance(kept, Made)
-    page = Report(replace(record, pictures=Words(kept.shape, kept.psnr, kept.first))).html()
+    page = Report(replace(record, contents=Words(kept.shape, kept.psnr, kept.first))).html()
     assert page.count("<img ") == 2  # what was recovered
     assert text(page).count("cannot be shown") == 4
     assert "40.0 dB" in text(page)
@@ -342,5 +342,5 @@ def test_the_same_record_gives_the_same_page_and_a_frame_for_notebooks() -> None
 def test_helpers_are_as_they_are_said_to_be() -> None:
     record = audit("weak", records=4)
     assert {one.case.attacker for one in record.attacks} == {KNOWS, KNOWS_NOT}
-    assert all(best.row.null_psnr == NULL for best in record.bests(WEAK))
+    assert all(best.row.null == NULL for best in record.bests(WEAK))
     assert [sample.label_name for sample in record.samples] == list(CLASSES)

@@ -3,6 +3,7 @@
 import copy
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from gradleak.attacks.kinks import kinked
 from gradleak.audit.choice import FORECAST_STEPS, STARTS, attacks_for, ladder_for
 from gradleak.audit.mistakes import Mistake
 from gradleak.audit.plan import Plan
+from gradleak.cases.pictures import Pictures
 from gradleak.cases.work import Work
 from gradleak.errors import GradleakError
 from gradleak.observe import Observation, observe
@@ -29,9 +31,29 @@ class Built(NamedTuple):
 def work_of(plan: Plan, device: str = "cpu") -> Built:
     """Reads and imports what the plan names; all that cannot be used is told at once."""
     usable(device)
+    _importable(plan.where.folder)
+    if plan.of_texts:
+        from gradleak.audit.building_texts import work_of_texts
+
+        work, class_names = work_of_texts(plan)
+    else:
+        work, class_names = _work_of_pictures(plan)
+    work = replace(
+        work,
+        together=plan.together,
+        starts=plan.budget.starts or STARTS[plan.budget.level],
+        target=plan.budget.target,
+        thorough=plan.budget.level == "thorough",
+        forecast_steps=FORECAST_STEPS[plan.budget.level],
+        seed=plan.seed,
+        device=device,
+    )
+    return Built(work.on(ladder_for(plan.ladder, map(work.skipped, work.ways))), class_names)
+
+
+def _work_of_pictures(plan: Plan) -> tuple[Work, Mapping[int, str]]:
     found: list[Mistake] = []
     records, model = None, None
-    _importable(plan.where.folder)
     with plan.where.blamed("data", "source", on=found):
         records = _records(plan)
     with plan.where.blamed("model", "build", on=found):
@@ -41,7 +63,7 @@ def work_of(plan: Plan, device: str = "cpu") -> Built:
             load_weights(model, plan.where.folder / plan.model.weights)
     if found or records is None or model is None:
         raise plan.where.refusal(found)
-    return Built(_work(plan, device, model, records), records.class_names)
+    return _work(plan, model, records), records.class_names
 
 
 def _records(plan: Plan) -> Records:
@@ -60,9 +82,9 @@ def _records(plan: Plan) -> Records:
 def _model(plan: Plan, records: Records | None) -> nn.Module | None:
     """Fitted to the records; without them, only looked for."""
     if records is None:
-        builder(plan.model.build)
+        builder(plan.model.build or "")
         return None
-    return build(plan.model.build, plan.model.arguments, plan.seed, fit=_fit(records))
+    return build(plan.model.build or "", plan.model.arguments, plan.seed, fit=_fit(records))
 
 
 def _fit(records: Records) -> dict[str, Any]:
@@ -75,7 +97,7 @@ def _fit(records: Records) -> dict[str, Any]:
     return fit
 
 
-def _work(plan: Plan, device: str, model: nn.Module, records: Records) -> Work:
+def _work(plan: Plan, model: nn.Module, records: Records) -> Work:
     each, budget = plan.data.records, plan.budget
     starts = range(0, len(records.x), each)
     batches = [(records.x[i : i + each], records.y[i : i + each]) for i in starts]
@@ -87,23 +109,14 @@ def _work(plan: Plan, device: str, model: nn.Module, records: Records) -> Work:
         attacks = attacks_for(plan.attacks, budget.level, kinked=kinked(seen), most=budget.matching_gradients)
     if found:
         raise plan.where.refusal(found)
-    work = Work(
+    return Work(
         model=model,
         batches=batches,
         names=[records.names[i : i + each] for i in starts],
         ways=plan.ways,
         attacks=attacks,
-        reference=records.public,
-        normalization=plan.normalization,
-        together=plan.together,
-        starts=budget.starts or STARTS[budget.level],
-        target=budget.target,
-        thorough=budget.level == "thorough",
-        forecast_steps=FORECAST_STEPS[budget.level],
-        seed=plan.seed,
-        device=device,
+        kind=Pictures(records.public, plan.normalization),
     )
-    return work.on(ladder_for(plan.ladder, map(work.skipped, work.ways)))
 
 
 def _observed(plan: Plan, model: nn.Module, batch: tuple[Tensor, Tensor]) -> Observation:

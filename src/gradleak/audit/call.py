@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from gradleak.attacks import Attack
 from gradleak.attacks.kinks import kinked
 from gradleak.audit.choice import (
+    AUTO,
     FORECAST_STEPS,
     LEVELS,
     STARTS,
@@ -21,14 +22,19 @@ from gradleak.audit.choice import (
 )
 from gradleak.audit.ways import ways_of
 from gradleak.cases import Here, Pool, Runner, Store, Tell, Work, run
+from gradleak.cases.done import Facts
 from gradleak.cases.facts import facts_of
 from gradleak.cases.on_ray import OnRay
-from gradleak.cases.record import Facts
-from gradleak.errors import InvalidBatch, InvalidInput
+from gradleak.cases.pictures import Pictures
+from gradleak.cases.texts import Texts
+from gradleak.errors import InvalidBatch, InvalidInput, InvalidModel
 from gradleak.observe import Client, Loss, OneGradient, observe
 from gradleak.observe.domain import Domain
+from gradleak.observe.words import are_words
 from gradleak.randomness import generator
+from gradleak.sources.attacks import on_texts
 from gradleak.sources.models import usable
+from gradleak.text import TextModel, Vocabulary, vocabulary
 from gradleak.threads import few_threads
 
 if TYPE_CHECKING:
@@ -42,6 +48,7 @@ def audit(
     x: Tensor,
     y: Tensor,
     *,
+    tokenizer: Any = None,
     client: Clients | None = None,
     defenses: Sequence[str | Sequence[str]] = (),
     attacks: str | Sequence[str | Attack] = "auto",
@@ -72,7 +79,8 @@ def audit(
     such as "gaussian:std=1e-3", or a list of such, the outermost last. ``batch`` records go into an update,
     and all of them unless said. ``budget`` is "quick", "standard" or "thorough"; attacks are named, as in
     "dlg:trials=4", or handed in. ``ladder`` is "all" that a server may know, "ends", or names of rungs.
-    ``reference`` holds public records for the null.
+    ``reference`` holds public records for the null. Texts are numbers of words [N, T], of a model that
+    ``gradleak.text.wrap`` made; their ``tokenizer`` makes them readable.
 
     With a ``store``, a folder, every finished case is kept there, and the same call goes on where a killed
     one ended; without, nothing private is written anywhere. ``workers`` are processes, and ``ray`` is the
@@ -81,7 +89,11 @@ def audit(
     size = _batch_size(x, y, batch)
     _check_numbers(starts=starts, target=target, seconds=seconds, together=together, seed=seed)
     _check_kinds(reference=reference, class_names=class_names, store=store, ray=ray)
-    _check_range(x, normalization)
+    texts = are_words(x)
+    if not texts:
+        _check_range(x, normalization)
+    kind = _texts(model, tokenizer, reference, normalization) if texts else Pictures(reference, normalization)
+    loss = model.loss if loss is None and isinstance(model, TextModel) else loss
     usable(device)
     y = y if y.is_floating_point() else y.long()
     batches = [(x[i : i + size], y[i : i + size]) for i in range(0, len(x), size)]
@@ -96,8 +108,7 @@ def audit(
         names=[called[i : i + size] for i in range(0, len(x), size)],
         ways=ways_of(_named(client), [(one,) if isinstance(one, str) else tuple(one) for one in defenses]),
         attacks=_attacks(attacks, budget, model, batches[0], loss),
-        reference=reference,
-        normalization=normalization,
+        kind=kind,
         loss=loss,
         together=together,
         starts=STARTS[budget] if starts is None else starts,
@@ -210,8 +221,10 @@ def _attacks(
     found: dict[str, Attack] = {}
     if specs or not own:
         require_attacks(tuple(specs))
-        kinks = kinked(observe(model, *batch, loss=loss))
-        found = attacks_for(specs, level, kinked=kinks)
+        texts = are_words(batch[0])
+        _require_attacks_on(specs, texts=texts)
+        kinks = not texts and kinked(observe(model, *batch, loss=loss))
+        found = attacks_for(specs, level, kinked=kinks, texts=texts)
     if not own:
         return found
     for attack in own:
@@ -222,6 +235,28 @@ def _attacks(
             name += ", again"
         found[name] = attack
     return dict(sorted(found.items(), key=lambda item: item[1].budget))
+
+
+def _require_attacks_on(specs: Sequence[str], *, texts: bool) -> None:
+    """An attack on pictures finds no words, nor the other way round."""
+    nouns = ("texts", "pictures") if texts else ("pictures", "texts")
+    for spec in specs:
+        if spec != AUTO and on_texts(spec) is not texts:
+            raise InvalidInput(f"expected an attack on {nouns[0]}; '{spec}' is one on {nouns[1]}")
+
+
+def _texts(model: nn.Module, tokenizer: Any, reference: Tensor | None, normalization: object) -> Texts:
+    if not isinstance(model, TextModel):
+        raise InvalidModel(
+            "expected a model of words for x of whole numbers: gradleak.text.wrap(one_of_transformers, "
+            f'task="classification"); came {type(model).__name__}'
+        )
+    if normalization is not None:
+        raise InvalidInput("expected no normalization, which is for pictures; x are words")
+    if tokenizer is not None:
+        return Texts(vocabulary(tokenizer), reference)
+    words = tuple(f" {i}" for i in range(len(model.embeddings())))
+    return Texts(Vocabulary(words, () if model.pad is None else (model.pad,)), reference)
 
 
 def run_plan(

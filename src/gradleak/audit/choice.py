@@ -33,19 +33,27 @@ _KINKED = {
     "standard": "inverting_gradients",
     "thorough": "inverting_gradients:trials=2,steps=4800",
 }
+# A descent on words costs minutes where `dager` takes seconds, and is the way where that cannot be run.
+_TEXTS = {
+    "quick": ("dager", "dlg_text:evaluations=60,rounds=1,polish=100"),
+    "standard": ("dager", "dlg_text"),
+    "thorough": ("dager", "dlg_text:trials=2", "tag", "lamp"),
+}
 _RUNGS = tuple(rung.name for rung in RUNGS)
 
 
 def attacks_for(
-    specs: Sequence[str], level: str, *, kinked: bool, most: int | None = None
+    specs: Sequence[str], level: str, *, kinked: bool = False, texts: bool = False, most: int | None = None
 ) -> dict[str, Attack]:
     """By what they are called here, from cheap to dear.
 
-    "auto" is the router, and then a second opinion that its closed forms have no say in. ``most`` matching
+    "auto" is the router, and then a second opinion that its closed forms have no say in. Of texts it is
+    exact reading, and then descents. ``most`` matching
     gradients are what each may spend on one update, where no number of steps or evaluations was said.
     """
     if list(specs) == [AUTO]:
-        chosen = (_ROUTER[level], (_KINKED if kinked else _SMOOTH)[level])
+        second = (_KINKED if kinked else _SMOOTH)[level]
+        chosen = _TEXTS[level] if texts else (_ROUTER[level], second)
         return {_name(spec): _capped(spec, most) for spec in chosen}
     found = {spec: of_spec(spec, most=most) for spec in specs}
     return dict(sorted(found.items(), key=lambda item: item[1].budget))

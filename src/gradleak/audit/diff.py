@@ -8,12 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from gradleak.cases.record import Record
-
-SAME = 1.0
-"""Decibels of leak below which a record counts as neither better nor worse off."""
-
-COPY = 60.0
-"""Decibels from which a picture with 256 shades is the same picture; no difference is seen beyond."""
+from gradleak.errors import InvalidInput
+from gradleak.examination.scale import Scale
 
 
 @dataclass(frozen=True)
@@ -21,24 +17,34 @@ class Change:
     """One record under one way of training, in run A and then in run B; None where no attack had a guess."""
 
     name: str
-    psnr: tuple[float | None, float | None]
-    null_psnr: tuple[float | None, float | None]
+    scale: Scale
+    values: tuple[float | None, float | None]
+    nulls: tuple[float | None, float | None]
     leaked: tuple[bool, bool]
 
     @property
     def leak(self) -> tuple[float | None, float | None]:
-        """Decibels above a guess without the update; beyond ``COPY`` nothing is counted."""
-        first, second = (_leak(*pair) for pair in zip(self.psnr, self.null_psnr, strict=True))
+        """How far above a guess without the update; beyond the scale's top nothing is counted, since no
+        difference is seen there.
+        """
+        first, second = (_leak(self.scale, *pair) for pair in zip(self.values, self.nulls, strict=True))
         return first, second
 
     @property
     def by(self) -> float | None:
-        """How many decibels more B gives away than A."""
+        """How much more B gives away than A."""
         before, after = self.leak
         return None if before is None or after is None else after - before
 
     def to_dict(self) -> dict[str, Any]:
-        facts = vars(self) | {"leak": self.leak, "by": self.by}
+        facts = {
+            "name": self.name,
+            self.scale.key: self.values,
+            f"null_{self.scale.key}": self.nulls,
+            "leaked": self.leaked,
+            "leak": self.leak,
+            "by": self.by,
+        }
         return {name: _plain(value) for name, value in facts.items()}
 
 
@@ -47,6 +53,7 @@ class WayChange:
     """One way of training in both runs, which call it by ``names``. Figures are those in A, then in B."""
 
     names: tuple[str, str]
+    scale: Scale
     clients: tuple[str, str]
     records: tuple[Change, ...]
     forecast: tuple[float | None, float | None]
@@ -71,10 +78,12 @@ class WayChange:
         total = len(self.records)
         if not self.known:
             return "no record has a guess in both runs, so that nothing can be compared"
-        more = sum(by >= SAME for by in self.known)
-        less = sum(by <= -SAME for by in self.known)
-        middle = statistics.median(self.known)
-        change = "the same leak" if abs(middle) < SAME else f"{abs(middle):.1f} dB {_more(middle)} leak"
+        same, middle = self.scale.same, statistics.median(self.known)
+        more = sum(by >= same for by in self.known)
+        less = sum(by <= -same for by in self.known)
+        change = "the same leak"
+        if abs(middle) >= same:
+            change = f"{abs(middle):.1f} {self.scale.apart} {_more(middle)} leak"
         silent, records = total - len(self.known), _counted(len(self.known), "record")
         return (
             f"{change} in the median of {records} ({more} more exposed, {less} less, "
@@ -125,6 +134,10 @@ def diff(a: Record, b: Record) -> Diff:
     stronger defense; two lone ways are compared whatever they are called.
     """
     first, second = [way.name for way in a.ways], [way.name for way in b.ways]
+    if a.scale is not b.scale:
+        raise InvalidInput(
+            f"expected two runs of the same kind of records; came {a.scale.noun}s and {b.scale.noun}s"
+        )
     both = list(_matched(first, second))
     matched = tuple({name for pair in both for name in pair})
     mine, theirs = _places(a), _places(b)
@@ -165,6 +178,7 @@ def _way(a: Record, b: Record, name: str, other: str) -> WayChange:
     clients = [next(way.client for way in record.ways if way.name == called) for record, called in sides]
     return WayChange(
         names=(name, other),
+        scale=a.scale,
         clients=(clients[0], clients[1]),
         records=tuple(_change(a, b, (name, other), i, j) for i, j in pairs),
         forecast=(a.median_forecast(name), b.median_forecast(other)),
@@ -178,8 +192,9 @@ def _change(a: Record, b: Record, names: tuple[str, str], i: int, j: int) -> Cha
     first, second = before and before.row, after and after.row
     return Change(
         name=a.samples[i].name,
-        psnr=(first.psnr if first else None, second.psnr if second else None),
-        null_psnr=(first.null_psnr if first else None, second.null_psnr if second else None),
+        scale=a.scale,
+        values=(first.value if first else None, second.value if second else None),
+        nulls=(first.null if first else None, second.null if second else None),
         leaked=(bool(first and first.leaked), bool(second and second.leaked)),
     )
 
@@ -244,10 +259,10 @@ def _but(names: list[str], others: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(name for name in names if name not in others)
 
 
-def _leak(psnr: float | None, null: float | None) -> float | None:
-    if psnr is None or null is None or math.isnan(psnr) or psnr == -math.inf:
+def _leak(scale: Scale, value: float | None, null: float | None) -> float | None:
+    if value is None or null is None or math.isnan(value) or value == -math.inf:
         return None
-    return min(psnr, COPY) - min(null, COPY)
+    return min(value, scale.top) - min(null, scale.top)
 
 
 def _more(change: float) -> str:

@@ -4,8 +4,10 @@ from dataclasses import dataclass
 
 from gradleak.attacks import inverting_gradients
 from gradleak.cases.chain import expected
+from gradleak.cases.texts import Texts
 from gradleak.cases.work import Work
 from gradleak.observe import observe
+from gradleak.text import dlg_text
 
 _FEW, _MORE = 1, 21  # steps, whose difference leaves out what an attack takes before it begins
 
@@ -40,9 +42,13 @@ def _seconds_of_one(work: Work, way: str) -> float:
         x.to(work.device),
         y.to(work.device),
         client=work.ways[way],
-        normalization=work.normalization,
+        loss=work.loss,
+        normalization=work.kind.normalization,
         rng=work.seed,
     )
+    if isinstance(work.kind, Texts):
+        cost = dlg_text(evaluations=_MORE, rounds=1, polish=0)(seen, rng=work.seed).cost
+        return cost.seconds / max(cost.matching_gradients, 1)
     _, few, more = (
         inverting_gradients(steps=steps)(seen, rng=work.seed).cost for steps in (_FEW, _FEW, _MORE)
     )  # what runs first runs cold

@@ -9,8 +9,10 @@ from typing import Any
 
 from gradleak.audit import faults
 from gradleak.cases.case import FORECAST, KNOWS_NOT
-from gradleak.cases.record import Best, Done, Expected, Record
+from gradleak.cases.done import Best, Done, Expected
+from gradleak.cases.record import Record
 from gradleak.errors import InvalidInput
+from gradleak.examination.scale import PICTURES, TEXTS, Scale
 
 FAULTS = ("unfinished", "failed", "unanswered")
 """What a gate does not let pass in silence: cases that were not run, cases that failed, and limits or records
@@ -22,8 +24,9 @@ _RANGES = {
     "max_leaked": (0.0, 1.0),
     "max_label_accuracy": (0.0, 1.0),
     "max_forecast": (-math.inf, math.inf),
+    "max_rouge": (0.0, 100.0),
 }
-_PICTURES = {"max_psnr", "max_ssim", "max_leaked"}
+_GUESSES = {"max_psnr", "max_ssim", "max_rouge", "max_leaked"}
 _RELATIVE = re.compile(r"random(?:\s*\+\s*(\d*\.?\d+))?")
 _ROUNDING = 1e-9
 
@@ -32,10 +35,11 @@ _ROUNDING = 1e-9
 class Limits:
     """Each is held by every way of training that is meant; None is not asked for.
 
-    ``max_psnr`` and ``max_ssim`` are held by every record, and ``max_forecast`` are the decibels that the
-    forecast may say of any. ``max_leaked`` is the share of records that leak. ``max_label_accuracy`` is a
-    share, or "random+0.2": so much above chance. ``ways`` are the names of those that are meant; without
-    any, all of them are. ``allow`` names the ``FAULTS`` that may pass.
+    ``max_psnr`` and ``max_ssim`` are held by every picture, ``max_rouge``, ROUGE-L in percent, by every text,
+    and ``max_forecast`` is what the forecast may say of any, in the same unit. ``max_leaked`` is the share of
+    records that leak. ``max_label_accuracy`` is a share, or "random+0.2": so much above chance. ``ways`` are
+    the names of those that are meant; without any, all of them are. ``allow`` names the ``FAULTS`` that may
+    pass.
     """
 
     max_psnr: float | None = None
@@ -43,6 +47,7 @@ class Limits:
     max_leaked: float | None = None
     max_label_accuracy: float | str | None = None
     max_forecast: float | None = None
+    max_rouge: float | None = None
     ways: tuple[str, ...] = ()
     allow: tuple[str, ...] = ()
 
@@ -122,6 +127,7 @@ def _require(names: Sequence[str], known: Sequence[str], what: str) -> None:
 def _on(record: Record, way: str, limits: Limits) -> Iterator[Judged]:
     by_name = {
         "max_psnr": _psnr,
+        "max_rouge": _rouge,
         "max_ssim": _ssim,
         "max_leaked": _leaked,
         "max_label_accuracy": _labels,
@@ -135,7 +141,7 @@ def _on(record: Record, way: str, limits: Limits) -> Iterator[Judged]:
         "unfinished": faults.unfinished(record, way),
         "failed": faults.failed(record, way),
         "unanswered": faults.unanswered(
-            record, way, unsaid, guesses=bool(shown & _PICTURES), forecasts="max_forecast" in shown
+            record, way, unsaid, guesses=bool(shown & _GUESSES), forecasts="max_forecast" in shown
         ),
     }.items():
         yield Judged(way, name, not fault.count, float(fault.count), 0.0, fault.sentence)
@@ -145,20 +151,30 @@ def _on(record: Record, way: str, limits: Limits) -> Iterator[Judged]:
 
 
 def _psnr(record: Record, way: str, limits: Limits) -> Judged:
-    bound = float(limits.max_psnr or 0.0)
-    found = _guesses(record, way)
-    above = [one for one in found if one.row.psnr > bound and one.row.leak > 0]
-    worst = max(above or found, key=lambda one: one.row.psnr, default=None)
+    return _near(record, way, "max_psnr", limits.max_psnr, PICTURES)
+
+
+def _rouge(record: Record, way: str, limits: Limits) -> Judged:
+    return _near(record, way, "max_rouge", limits.max_rouge, TEXTS)
+
+
+def _near(record: Record, way: str, name: str, limit: float | None, scale: Scale) -> Judged:
+    bound, found = float(limit or 0.0), _guesses(record, way)
+    if record.scale is not scale:
+        return _nothing(way, name, bound, f"these are {record.scale.noun}s, which have no {scale.name}")
+    above = [one for one in found if one.row.value > bound and one.row.leak > 0]
+    worst = max(above or found, key=lambda one: one.row.value, default=None)
     if worst is None:
-        return _nothing(way, "max_psnr", bound, "no attack came to a guess")
+        return _nothing(way, name, bound, "no attack came to a guess")
     if not above and _is_cut_short(record, way):
-        return _nothing(way, "max_psnr", bound, _CUT_SHORT)
+        return _nothing(way, name, bound, _CUT_SHORT)
     row = worst.row
     said = (
-        f"{_name(record, worst)} comes back {_at(row.psnr)} ({row.null_psnr:.2f} dB without the update; "
-        f"limit {bound:g} dB{_share(record, {one.row.sample for one in above})}), {_by(worst.done)}"
+        f"{_name(record, worst)} comes back {_at(scale, row.value)} ({_number(scale, row.null)} without the "
+        f"update; limit {bound:g} {scale.unit}{_share(record, {one.row.sample for one in above})}), "
+        f"{_by(worst.done)}"
     )
-    return _judged("max_psnr", record, way, worst, not above, row.psnr, bound, said)
+    return _judged(name, record, way, worst, not above, row.value, bound, said)
 
 
 _CUT_SHORT = (
@@ -175,12 +191,14 @@ def _is_cut_short(record: Record, way: str) -> bool:
 
 def _ssim(record: Record, way: str, limits: Limits) -> Judged:
     bound = float(limits.max_ssim or 0.0)
-    found = [one for one in _guesses(record, way) if one.row.ssim is not None]
-    above = [one for one in found if _of(one) > bound and _of(one) > (one.row.null_ssim or 0.0)]
+    if record.scale is not PICTURES:
+        return _nothing(way, "max_ssim", bound, f"these are {record.scale.noun}s, which have no SSIM")
+    found = [one for one in _guesses(record, way) if one.row.beside is not None]
+    above = [one for one in found if _of(one) > bound and _of(one) > (one.row.null_beside or 0.0)]
     worst = max(above or found, key=_of, default=None)
     if worst is None:
         return _nothing(way, "max_ssim", bound, "no attack came to a guess that has an SSIM")
-    null = "" if worst.row.null_ssim is None else f"{worst.row.null_ssim:.3f} without the update; "
+    null = "" if worst.row.null_beside is None else f"{worst.row.null_beside:.3f} without the update; "
     said = (
         f"{_name(record, worst)} comes back with an SSIM of {_of(worst):.3f} ({null}limit {bound:g}"
         f"{_share(record, {one.row.sample for one in above})}), {_by(worst.done)}"
@@ -193,11 +211,12 @@ def _leaked(record: Record, way: str, limits: Limits) -> Judged:
     found, total = record.bests(way), len(record.samples)
     if not found:
         return _nothing(way, "max_leaked", bound, "no attack came to a guess")
-    leaked, worst = record.leaked(way), max(found, key=lambda one: one.row.leak)
+    leaked, worst, scale = record.leaked(way), max(found, key=lambda one: one.row.leak), record.scale
     value = leaked / total
     said = (
         f"{leaked} of {total} records leak, {_percent(value)} (limit {_percent(bound)}); the most exposed is "
-        f"{_name(record, worst)} {_at(worst.row.psnr)} ({worst.row.null_psnr:.2f} dB without the update), "
+        f"{_name(record, worst)} {_at(scale, worst.row.value)} ({_number(scale, worst.row.null)} without the "
+        "update), "
         f"{_by(worst.done)}"
     )
     return _judged("max_leaked", record, way, worst, value <= bound + _ROUNDING, value, bound, said)
@@ -222,20 +241,21 @@ def _labels(record: Record, way: str, limits: Limits) -> Judged:
 def _forecast(record: Record, way: str, limits: Limits) -> Judged:
     bound = float(limits.max_forecast or 0.0)
     found = [one for i in range(len(record.samples)) if (one := record.forecast(way, i)) is not None]
-    above = [one for one in found if one.psnr > bound and one.psnr > one.null_psnr]
+    above = [one for one in found if one.value > bound and one.value > one.null]
+    scale = record.scale
 
     def size(one: Expected) -> float:
-        return one.psnr
+        return one.value
 
     worst = max(above or found, key=size, default=None)
     if worst is None:
         return _nothing(way, "max_forecast", bound, "there is no forecast")
     name = record.samples[worst.sample].name
     said = (
-        f"the forecast sees {name} come back {_at(worst.psnr)} ({worst.null_psnr:.2f} dB without the update; "
-        f"limit {bound:g} dB{_share(record, {one.sample for one in above})})"
+        f"the forecast sees {name} come back {_at(scale, worst.value)} ({_number(scale, worst.null)} without "
+        f"the update; limit {bound:g} {scale.unit}{_share(record, {one.sample for one in above})})"
     )
-    return Judged(way, "max_forecast", not above, worst.psnr, bound, said, sample=name)
+    return Judged(way, "max_forecast", not above, worst.value, bound, said, sample=name)
 
 
 # Words and numbers.
@@ -247,7 +267,7 @@ def _guesses(record: Record, way: str) -> list[Best]:
         Best(row, one)
         for one in record.run(way)
         for row in one.rows
-        if row.guessed and not math.isnan(row.psnr)
+        if row.guessed and not math.isnan(row.value)
     ]
 
 
@@ -280,7 +300,7 @@ def _share(record: Record, above: set[int]) -> str:
 
 
 def _of(best: Best) -> float:
-    return best.row.ssim or 0.0
+    return best.row.beside or 0.0
 
 
 def _agreement(done: Done) -> float | None:
@@ -288,8 +308,12 @@ def _agreement(done: Done) -> float | None:
     return None if share is None else float(share)
 
 
-def _at(value: float) -> str:
-    return "as an exact copy" if value == math.inf else f"at {value:.2f} dB"
+def _at(scale: Scale, value: float) -> str:
+    return "as an exact copy" if scale.exact(value) else f"at {_number(scale, value)}"
+
+
+def _number(scale: Scale, value: float) -> str:
+    return f"{value:.2f} {scale.unit}"
 
 
 def _percent(share: float) -> str:
@@ -320,6 +344,7 @@ def _check_number(name: str, limit: float | str) -> None:
         "max_leaked": "a share from 0 to 1, such as 0.1",
         "max_label_accuracy": "a share from 0 to 1, such as 0.5, or one above chance, such as random+0.2",
         "max_ssim": "a number from -1 to 1, such as 0.3",
+        "max_rouge": "percent from 0 to 100, such as 30",
     }.get(name, "decibels, such as 18")
     raise InvalidInput(f"expected {name} as {meant}; came {limit!r}")
 

@@ -19,6 +19,7 @@ from pydantic import (
     ValidationInfo,
     WithJsonSchema,
     field_validator,
+    model_validator,
 )
 
 from gradleak.attacks import ATTACKS
@@ -32,8 +33,11 @@ from gradleak.defenses import DEFENSES
 from gradleak.errors import InvalidInput, InvalidPlan
 from gradleak.observe import Client, LocalAdam, LocalSGD, OneGradient
 from gradleak.observe.domain import Domain
+from gradleak.sources.attacks import on_texts
 from gradleak.sources.defenses import defended
 from gradleak.sources.models import require_spec
+from gradleak.sources.texts import are_texts
+from gradleak.text import TEXT_ATTACKS
 from gradleak.threats.rungs import RUNGS
 
 SEEDS = 2**63
@@ -79,7 +83,7 @@ def _around(value: Any) -> Any:
 _EXAMPLES = "sign, gaussian:std=1e-3, mask:rate=0.5"
 _SPEC = {"type": "string", "examples": _EXAMPLES.split(", "), "pattern": f"^({'|'.join(DEFENSES)})(:.*)?$"}
 _SPECS = {"anyOf": [_SPEC, {"type": "array", "items": _SPEC, "minItems": 1}]}
-_ATTACK = {"type": "string", "pattern": f"^({'|'.join(ATTACKS)})(:.*)?$"}
+_ATTACK = {"type": "string", "pattern": f"^({'|'.join((*ATTACKS, *TEXT_ATTACKS))})(:.*)?$"}
 _ATTACKS = {"anyOf": [{"const": AUTO}, _ATTACK, {"type": "array", "items": _ATTACK, "minItems": 1}]}
 _RUNG = {"enum": [rung.name for rung in RUNGS]}
 _LADDER = {"anyOf": [{"enum": [*LADDERS, *_RUNG["enum"]]}, {"type": "array", "items": _RUNG, "minItems": 1}]}
@@ -108,7 +112,19 @@ class NormalizationPart(_Part):
 class ModelPart(_Part):
     """What builds the network, and the weights that it is sent out with."""
 
-    build: str = Field(description="module:callable, or a model of `gradleak list models`")
+    build: str | None = Field(
+        default=None, description="module:callable, or a model of `gradleak list models`"
+    )
+    pretrained: str | None = Field(
+        default=None, description="a folder of transformers, in the place of build; for texts"
+    )
+    task: Literal["classification", "masked", "causal"] | None = Field(
+        default=None, description="what a model of texts is trained for; none for pictures"
+    )
+    tokenizer: str | None = Field(
+        default=None,
+        description="a folder of transformers or a tokenizer.json; that of pretrained unless said",
+    )
     arguments: dict[str, Any] = Field(default={}, description="what the callable is handed")
     weights: str | None = Field(
         default=None, description="a safetensors file; without it, the seed's own weights"
@@ -116,9 +132,23 @@ class ModelPart(_Part):
 
     @field_validator("build")
     @classmethod
-    def _known(cls, build: str) -> str:
-        require_spec(build)
+    def _known(cls, build: str | None) -> str | None:
+        if build is not None:
+            require_spec(build)
         return build
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Self:
+        if (self.build is None) == (self.pretrained is None):
+            came = "none" if self.build is None else "both"
+            raise InvalidInput(f"expected one of build and pretrained; came {came}")
+        if self.task is None and (self.pretrained or self.tokenizer):
+            name = "pretrained" if self.pretrained else "tokenizer"
+            raise InvalidInput(
+                f'expected task = "classification", "masked" or "causal" beside {name}, which is for texts; '
+                "came none"
+            )
+        return self
 
 
 class DataPart(_Part):
@@ -130,6 +160,12 @@ class DataPart(_Part):
     first: int = Field(default=0, ge=0, lt=2**31, description="the record to begin with")
     size: int | None = Field(
         default=None, ge=4, le=4096, description="side of pictures, in pixels; 32 unless said"
+    )
+    longest: int | None = Field(
+        default=None, ge=3, le=4096, description="words to which texts are cut; 64 unless said"
+    )
+    public: str | None = Field(
+        default=None, description="texts that are nobody's private ones, for the null; read as source is"
     )
     channels: Literal[1, 3] | None = Field(default=None, description="of pictures; the set's own unless said")
     normalization: NormalizationPart | None = None
@@ -211,6 +247,7 @@ class LimitsPart(_Part):
 
     max_psnr: float | None = Field(default=None, description="decibels, of any record")
     max_ssim: float | None = Field(default=None, description="of any record")
+    max_rouge: float | None = Field(default=None, description="ROUGE-L in percent, of any text")
     max_leaked: float | None = Field(default=None, description="share of records that leak")
     max_label_accuracy: Annotated[
         float | str | None, PlainValidator(_accuracy), WithJsonSchema(_ACCURACY)
@@ -316,6 +353,10 @@ class Plan(_Part):
         return None if said is None else (said.mean, said.std)
 
     @property
+    def of_texts(self) -> bool:
+        return self.model.task is not None
+
+    @property
     def domain(self) -> Domain:
         return Domain.of(self.normalization)
 
@@ -325,6 +366,7 @@ class Plan(_Part):
 
     def _crossed(self) -> Iterator[Mistake]:
         """What no key can know alone."""
+        yield from self._pictures_or_texts()
         records = self.data.records
         for name, part in self.clients.items():
             if part.batch is not None and part.batch > records:
@@ -352,6 +394,23 @@ class Plan(_Part):
                     ("limits", "ways", i),
                     f"expected ways of training among {'; '.join(self.ways)}; came '{way}'{hint}",
                 )
+
+    def _pictures_or_texts(self) -> Iterator[Mistake]:
+        noun, other = ("texts", "pictures") if self.of_texts else ("pictures", "texts")
+        if not self.of_texts and are_texts(self.data.source):
+            yield Mistake(
+                ("data", "source"),
+                f'expected model.task = "classification", "masked" or "causal" for texts such as '
+                f"'{self.data.source}'; came none",
+            )
+            return
+        foreign = ("size", "channels", "normalization") if self.of_texts else ("longest", "public")
+        for name in foreign:
+            if getattr(self.data, name) is not None:
+                yield Mistake(("data", name), f"expected no {name}, which is for {other}; these are {noun}")
+        for i, spec in enumerate(self.attacks):
+            if spec != AUTO and on_texts(spec) is not self.of_texts:
+                yield Mistake(("attacks", i), f"expected an attack on {noun}; '{spec}' is one on {other}")
 
 
 def schema() -> dict[str, Any]:

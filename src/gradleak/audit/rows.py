@@ -7,18 +7,23 @@ from collections.abc import Iterable
 from typing import Any
 
 from gradleak.cases.case import ATTACK
-from gradleak.cases.record import Done, Record, Row
+from gradleak.cases.done import Done, Expected, Row
+from gradleak.cases.record import Record
+from gradleak.examination.scale import Scale
 
 COLUMNS = (
     "run", "title", "way", "client", "record", "batch", "label", "label_name",
     "rung", "attacker", "attack", "seed", "outcome", "reason", "guessed",
-    "psnr", "null_psnr", "leak", "leaked", "ssim", "null_ssim", "label_guess", "labels_given",
-    "forecast_psnr", "forecast_null_psnr", "matching_gradients", "seconds", "case",
+    "psnr", "null_psnr", "ssim", "null_ssim", "rouge_l", "null_rouge_l", "tokens", "null_tokens",
+    "leak", "leaked", "label_guess", "labels_given",
+    "forecast_psnr", "forecast_null_psnr", "forecast_rouge_l", "forecast_null_rouge_l",
+    "matching_gradients", "seconds", "case",
 )  # fmt: skip
 
 
 def rows(record: Record) -> list[dict[str, Any]]:
-    """Attacks that failed, or came to no guess, are in it too; what they lack is None.
+    """Attacks that failed, or came to no guess, are in it too; what they lack is None, and so is what is
+    measured of other records, such as the PSNR of a text.
 
     ``matching_gradients`` and ``seconds`` are the whole case's, which may be about several records.
     """
@@ -30,8 +35,9 @@ def rows(record: Record) -> list[dict[str, Any]]:
         by_sample = {row.sample: row for row in done.rows}
         for sample in done.samples:
             one = _of_case(record, done) | _of_sample(record, done, sample)
-            found.append(one | _scores(by_sample.get(sample)) | {"client": clients[done.case.protocol]})
-    return [{name: one[name] for name in COLUMNS} for one in found]
+            scores = _scores(by_sample.get(sample), record.scale)
+            found.append(one | scores | {"client": clients[done.case.protocol]})
+    return [{name: one.get(name) for name in COLUMNS} for one in found]
 
 
 def as_csv(table: Iterable[dict[str, Any]]) -> str:
@@ -68,16 +74,32 @@ def _of_sample(record: Record, done: Done, sample: int) -> dict[str, Any]:
         "batch": about.batch + 1,
         "label": about.label,
         "label_name": about.label_name,
-        "forecast_psnr": None if forecast is None else _plain(forecast.psnr),
-        "forecast_null_psnr": None if forecast is None else _plain(forecast.null_psnr),
+    } | _foretold(record.scale, forecast)
+
+
+def _foretold(scale: Scale, forecast: Expected | None) -> dict[str, Any]:
+    if forecast is None:
+        return {}
+    key = scale.key
+    return {
+        f"forecast_{key}": _plain(forecast.value),
+        f"forecast_null_{key}": _plain(forecast.null),
     }
 
 
-def _scores(row: Row | None) -> dict[str, Any]:
-    names = ("psnr", "null_psnr", "leak", "leaked", "ssim", "null_ssim", "label_guess")
+def _scores(row: Row | None, scale: Scale) -> dict[str, Any]:
     if row is None or not row.guessed:
-        return {"guessed": False} | dict.fromkeys(names)
-    return {"guessed": True} | {name: _plain(getattr(row, name)) for name in names}
+        return {"guessed": False}
+    found = {
+        scale.key: row.value,
+        f"null_{scale.key}": row.null,
+        scale.beside: row.beside,
+        f"null_{scale.beside}": row.null_beside,
+        "leak": row.leak,
+        "leaked": row.leaked,
+        "label_guess": row.label_guess,
+    }
+    return {"guessed": True} | {name: _plain(value) for name, value in found.items()}
 
 
 def _plain(value: Any) -> Any:

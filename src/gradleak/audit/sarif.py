@@ -30,10 +30,17 @@ _RULES = {
         "that of a guess that never saw the update.",
         "Look at the record in the report, and treat it as with max_psnr.",
     ),
+    "max_rouge": (
+        "A text comes back with more of its words than allowed",
+        "An attack on the shared update recovered a private text with a ROUGE-L above the limit, and closer "
+        "than a guess that never saw the update.",
+        "Look at the text in the report. Then make the update say less: a stronger defense, more texts in a "
+        "batch, dropout, or more local steps. Frozen word embeddings alone hide nothing.",
+    ),
     "max_leaked": (
         "More records leak than allowed",
-        "The share of private records that some attack recovered by at least 6 dB more than a guess without "
-        "the update is above the limit.",
+        "The share of private records that some attack recovered clearly better than a guess without the "
+        "update, by 6 dB or 25 points of ROUGE-L, is above the limit.",
         "The report says down to which server they leak, and `gradleak defend` how much of which defense "
         "is enough.",
     ),

@@ -3,11 +3,8 @@
 from collections.abc import Generator
 
 from gradleak.cases.case import ATTACK, FORECAST, Case, Left
-from gradleak.cases.record import Done
+from gradleak.cases.done import Done
 from gradleak.cases.work import Work
-
-WELL_PAST = 6.0
-"""Decibels above the target from which it is clearly passed: dearer attacks are spared."""
 
 Chain = Generator[Case | Left, Done | None, None]
 
@@ -64,7 +61,7 @@ def _enough(work: Work, done: Done) -> str:
         return ""
     if done.outcome == "converged" and all(row.leaked for row in done.rows):
         return f"{done.case.attack} explained the update, and every record leaks"
-    past = work.target is not None and all(row.psnr >= work.target + WELL_PAST for row in done.rows)
+    past = work.target is not None and all(row.value >= work.target + done.scale.leak for row in done.rows)
     if past and all(row.leaked for row in done.rows):
         return f"{done.case.attack} is well past the target on every record"
     return ""

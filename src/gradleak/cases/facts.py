@@ -7,7 +7,8 @@ from importlib.metadata import version
 from typing import Any
 
 from gradleak.cases.chain import cases, chains
-from gradleak.cases.record import Facts
+from gradleak.cases.done import Facts
+from gradleak.cases.store import words_file
 from gradleak.cases.work import Work
 from gradleak.identity import identity
 from gradleak.observe import Client
@@ -26,13 +27,12 @@ def facts_of(
     weights = sum(p.numel() for p in work.model.parameters())
     return {
         "title": title,
+        "of": work.kind.scale.noun,
         "same": _same(work, title),
         "finished": False,
         "stopped": "",
         "model": f"{type(work.model).__name__}, {weights:,} parameters",
-        "null": "mid-gray"
-        if work.reference is None
-        else f"the mean of {len(work.reference)} public pictures",
+        "null": work.kind.null,
         "data": identity(list(work.batches)),
         "seed": work.seed,
         "starts": work.starts,
@@ -40,7 +40,7 @@ def facts_of(
         "attacks": list(work.attacks),
         "settings": {name: repr(attack) for name, attack in work.attacks.items()},
         "loss": "cross entropy" if work.loss is None else getattr(work.loss, "__name__", repr(work.loss)),
-        "normalization": None if work.normalization is None else repr(work.normalization),
+        "normalization": None if work.kind.normalization is None else repr(work.kind.normalization),
         "skipped": {way: work.skipped(way) for way in work.ways},
         "versions": {name: version(name) for name in ("gradleak", "torch", "numpy")},
         "bibtex": cite(*work.attacks.values()),
@@ -48,6 +48,7 @@ def facts_of(
         "inner": {
             "samples": _samples(work, class_names or {}),
             "batches": _batches(work),
+            "vocabulary": words_file(work.kind.vocabulary),
             "ways": [
                 {"name": name, "client": repr(client), "defenses": defenses_of(client)}
                 for name, client in work.ways.items()
@@ -70,7 +71,7 @@ def defenses_of(client: Client) -> list[str]:
 def _samples(work: Work, class_names: Mapping[int, str]) -> list[Facts]:
     found = []
     for group, (_, y) in enumerate(work.batches):
-        labels: Sequence[int | None] = [None] * len(y) if y.is_floating_point() else y.tolist()
+        labels: Sequence[int | None] = y.tolist() if y.dim() == 1 and not y.is_floating_point() else [None] * len(y)
         for name, label in zip(work.names[group], labels, strict=True):
             called = "" if label is None else class_names.get(label, str(label))
             found.append(

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from gradleak.cases.case import Case
+from gradleak.cases.kind import Found
 from gradleak.cases.runners import Share, WorkerDied, packed, unpacked
-from gradleak.cases.work import Found, Work
+from gradleak.cases.work import Work
 from gradleak.errors import InvalidInput, NotInstalled
 
 LOCAL = "local"

@@ -9,16 +9,18 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from gradleak.cases.case import ATTACK, FORECAST, KNOWS, KNOWS_NOT, Case, Left
-from gradleak.examination.findings import LEAK, Finding, decibels
+from gradleak.cases.case import ATTACK, FORECAST, KNOWS, KNOWS_NOT, Left
+from gradleak.cases.done import Best, Done, Expected, Facts, Rate, Sample, Way
+from gradleak.examination.scale import PICTURES, SCALES, Scale
+from gradleak.text import Vocabulary
 
-Facts = dict[str, Any]
-_NORMAL = 1.959964  # 97.5 % of a normal distribution lie below
 _MOST = 4  # names, or numbers, in one sentence
 
 
-class Pictures(Protocol):
-    """Where a record's pictures are, each [C, H, W] with pixels in [0, 1]; None where there is none."""
+class Contents(Protocol):
+    """What a record looks like: pixels [C, H, W] in [0, 1], or the words of a text [T]; None where it is
+    gone. ``vocabulary`` is what these words are, and None for pictures.
+    """
 
     def truth(self, sample: int) -> Tensor | None: ...
 
@@ -26,159 +28,8 @@ class Pictures(Protocol):
 
     def guess(self, key: str, place: int) -> Tensor | None: ...
 
-
-@dataclass(frozen=True)
-class Sample:
-    """One private record. ``label_name`` is what its class is called."""
-
-    name: str
-    batch: int
-    label: int | None
-    label_name: str
-
-
-@dataclass(frozen=True)
-class Way:
-    """One way of training and sharing: a client with its defenses around it, and what it is called."""
-
-    name: str
-    client: str
-    defenses: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Row:
-    """What one attack made of one record; ``place`` is its number in the case. Numbers as in Finding."""
-
-    sample: int
-    place: int
-    psnr: float
-    null_psnr: float
-    leak: float
-    leaked: bool
-    ssim: float | None
-    null_ssim: float | None
-    label: int | None
-    label_guess: int | None
-    guessed: bool
-
     @property
-    def exposure(self) -> float:
-        """The leak, as something to sort by: what cannot be scored comes last."""
-        return -math.inf if math.isnan(self.leak) else self.leak
-
-
-@dataclass(frozen=True)
-class Expected:
-    """What the forecast says of one record. None where nothing could be predicted."""
-
-    sample: int
-    verdict: str
-    psnr: float
-    null_psnr: float
-    label_read: bool | None
-    reasons: tuple[str, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class Done:
-    """A finished case. ``samples`` are the records that it is about, by number. ``facts`` is plain JSON; its
-    "error" says why there is nothing else in it.
-    """
-
-    case: Case
-    samples: tuple[int, ...]
-    key: str
-    facts: Facts
-
-    @property
-    def error(self) -> str:
-        return str(self.facts.get("error", ""))
-
-    @cached_property
-    def rows(self) -> tuple[Row, ...]:
-        """Of an attack, by record."""
-        return tuple(
-            Row(
-                sample=sample,
-                place=place,
-                psnr=float(row["psnr"]),
-                null_psnr=max(float(row["null_psnr"]), float(row["random_psnr"])),
-                leak=float(row["leak"]),
-                leaked=row["leaked"],
-                ssim=row["ssim"],
-                null_ssim=row["null_ssim"],
-                label=row["label"],
-                label_guess=row["label_guess"],
-                guessed=row["guessed"],
-            )
-            for place, (sample, row) in enumerate(zip(self.samples, self.facts.get("rows", ()), strict=False))
-        )
-
-    @cached_property
-    def expected(self) -> tuple[Expected, ...]:
-        """Of a forecast, by record."""
-        return tuple(
-            Expected(
-                sample=sample,
-                verdict=one["verdict"],
-                psnr=float(one["psnr"]),
-                null_psnr=float(one["null_psnr"]),
-                label_read=one["label_read"],
-                reasons=tuple(one["reasons"]),
-            )
-            for sample, one in zip(self.samples, self.facts.get("samples", ()), strict=False)
-        )
-
-    @property
-    def outcome(self) -> str:
-        return "failed" if self.error else str(self.facts.get("outcome", ""))
-
-    @property
-    def reason(self) -> str:
-        return self.error or str(self.facts.get("reason", ""))
-
-    @property
-    def matching_gradients(self) -> int:
-        return int(self.facts.get("matching_gradients", 0))
-
-    @property
-    def seconds(self) -> float:
-        return float(self.facts.get("seconds", 0.0))
-
-    @property
-    def answered(self) -> bool:
-        """Whether the attack came to a guess."""
-        return any(row.guessed for row in self.rows)
-
-
-@dataclass(frozen=True)
-class Best:
-    """The best that any attack made of a record: its number beside the null, and which case it was."""
-
-    row: Row
-    done: Done
-
-
-@dataclass(frozen=True)
-class Rate:
-    """How often an attack leaked a record, with the 95 % interval of Wilson."""
-
-    leaked: int
-    of: int
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        if not self.of:
-            return 0.0, 1.0
-        n, share, z2 = self.of, self.leaked / self.of, _NORMAL**2
-        middle = (share + z2 / (2 * n)) / (1 + z2 / n)
-        spread = _NORMAL * (share * (1 - share) / n + z2 / (4 * n**2)) ** 0.5 / (1 + z2 / n)
-        return max(middle - spread, 0.0), min(middle + spread, 1.0)
-
-    def __str__(self) -> str:
-        low, high = self.interval
-        return f"{self.leaked} of {self.of} ({low:.0%} to {high:.0%})"
+    def vocabulary(self) -> Vocabulary | None: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,13 +47,18 @@ class Record:
     rungs: tuple[str, ...]
     done: tuple[Done, ...]
     left: tuple[Left, ...]
-    pictures: Pictures
+    contents: Contents
 
     # What the run says of itself.
 
     @property
     def title(self) -> str:
         return str(self.facts["title"])
+
+    @property
+    def scale(self) -> Scale:
+        """How near guesses at these records are measured."""
+        return SCALES[self.facts.get("of", PICTURES.noun)]
 
     @property
     def finished(self) -> bool:
@@ -285,20 +141,20 @@ class Record:
         rows = [row for one in self.run(way, **where) for row in one.rows if row.guessed]
         return Rate(sum(row.leaked for row in rows), len(rows))
 
-    def median_psnr(self, way: str, **where: Any) -> float | None:
+    def median(self, way: str, **where: Any) -> float | None:
         """Of the best of every record."""
-        return _median(best.row.psnr for best in self.bests(way, **where))
+        return _median(best.row.value for best in self.bests(way, **where))
 
-    def median_null_psnr(self, way: str, **where: Any) -> float | None:
-        return _median(best.row.null_psnr for best in self.bests(way, **where))
+    def median_null(self, way: str, **where: Any) -> float | None:
+        return _median(best.row.null for best in self.bests(way, **where))
 
-    def worst_psnr(self, way: str, **where: Any) -> float | None:
+    def worst(self, way: str, **where: Any) -> float | None:
         """That of the record that is worst off."""
-        return max((best.row.psnr for best in self.bests(way, **where)), default=None)
+        return max((best.row.value for best in self.bests(way, **where)), default=None)
 
     def median_forecast(self, way: str) -> float | None:
         found = (self.forecast(way, i) for i in range(len(self.samples)))
-        return _median(one.psnr for one in found if one is not None)
+        return _median(one.value for one in found if one is not None)
 
     def labels(self, way: str, **where: Any) -> tuple[float, float] | None:
         """The best share of labels that come back, in any order, and that of chance."""
@@ -335,15 +191,6 @@ class Record:
         exposure = {best.row.sample: best.row.exposure for best in self.bests(way)}
         return sorted(range(len(self.samples)), key=lambda i: (i not in exposure, -exposure.get(i, 0.0)))
 
-    def finding(self, best: Best) -> Finding:
-        """The same with its pictures, as pages draw it."""
-        row = best.done.facts["rows"][best.row.place] | {"name": self.samples[best.row.sample].name}
-        truth, null = self.pictures.truth(best.row.sample), self.pictures.null(best.row.sample)
-        if truth is None or null is None:
-            raise LookupError(f"the pictures of {self.samples[best.row.sample].name} are not there")
-        guess = self.pictures.guess(best.done.key, best.row.place)
-        return Finding.from_dict(row, truth=truth, null=null, guess=guess)
-
     # In words.
 
     def verdict_on(self, way: str) -> str:
@@ -353,8 +200,8 @@ class Record:
         if not found:
             return f"Under “{way}”, no attack came to a guess, which says nothing about a leak."
         leaked = sum(best.row.leaked for best in found)
-        null = decibels(self.median_null_psnr(way) or 0.0)
-        reached = decibels(self.median_psnr(way) or 0.0)
+        null = self.scale.said(self.median_null(way) or 0.0)
+        reached = self.scale.said(self.median(way) or 0.0)
         undone = f"; {total - len(found)} came to no guess" if len(found) < total else ""
         said = f"{reached} in the median, where a guess without the update has {null}{undone}."
         said += self._doubts(way)
@@ -386,7 +233,8 @@ class Record:
         """What speaks against a way that looks safe: forecasts, and attacks that did not come to run."""
         leaked = {best.row.sample for best in self.bests(way) if best.row.leaked}
         expected = [one for done in self._forecasts if done.case.protocol == way for one in done.expected]
-        foretold = sum(one.psnr - one.null_psnr >= LEAK and one.sample not in leaked for one in expected)
+        least = self.scale.leak
+        foretold = sum(one.value - one.null >= least and one.sample not in leaked for one in expected)
         said = ""
         if foretold:
             said += f" The forecast says that {foretold} more could: a better attack may."
@@ -407,10 +255,11 @@ class Record:
             said = "which says nothing about a leak"
         elif len(self.ways) == 1:
             name = self.ways[0].name
-            reached, null = self.median_psnr(name) or 0.0, self.median_null_psnr(name) or 0.0
+            reached = self.scale.said(self.median(name) or 0.0)
+            null = self.scale.said(self.median_null(name) or 0.0)
             said = (
-                f"{server}, {decibels(reached)} in the median under “{name}”, where a guess without the "
-                f"update has {decibels(null)}"
+                f"{server}, {reached} in the median under “{name}”, where a guess without the update has "
+                f"{null}"
             )
         else:
             said = f"{server}, {self._by_way()}"
@@ -432,7 +281,7 @@ class Record:
         return "; ".join(parts if len(parts) <= _MOST else [parts[0], "and so on down to " + parts[-1]])
 
     def to_dict(self) -> Facts:
-        """Everything but the pictures, as plain JSON."""
+        """Everything but what the records are, as plain JSON."""
         return {
             "run": self.number,
             "verdict": self.verdict,
@@ -447,19 +296,19 @@ class Record:
         }
 
     def _way(self, way: Way) -> Facts:
-        labels = self.labels(way.name)
+        labels, key = self.labels(way.name), self.scale.key
         return {
             **vars(way),
             "defenses": list(way.defenses),
             "verdict": self.verdict_on(way.name),
             "leaked": self.leaked(way.name),
             "lowest_rung": self.lowest(way.name),
-            "worst_psnr": _plain(self.worst_psnr(way.name)),
-            "median_psnr": _plain(self.median_psnr(way.name)),
-            "median_null_psnr": _plain(self.median_null_psnr(way.name)),
+            f"worst_{key}": _plain(self.worst(way.name)),
+            f"median_{key}": _plain(self.median(way.name)),
+            f"median_null_{key}": _plain(self.median_null(way.name)),
             "median_forecast": _plain(self.median_forecast(way.name)),
-            "median_psnr_naive": _plain(self.median_psnr(way.name, attacker=KNOWS_NOT)),
-            "median_psnr_adaptive": _plain(self.median_psnr(way.name, attacker=KNOWS)),
+            f"median_{key}_naive": _plain(self.median(way.name, attacker=KNOWS_NOT)),
+            f"median_{key}_adaptive": _plain(self.median(way.name, attacker=KNOWS)),
             "label_agreement": None if labels is None else labels[0],
             "null_label_agreement": None if labels is None else labels[1],
         }

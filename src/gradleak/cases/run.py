@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 
 from gradleak.cases.case import ATTACK, Case, Left
 from gradleak.cases.chain import Chain, cases, chains, expected
+from gradleak.cases.done import Done, Facts
 from gradleak.cases.event import Event, Tell
-from gradleak.cases.record import Done, Facts, Record
+from gradleak.cases.kind import Found
+from gradleak.cases.record import Record
 from gradleak.cases.runners import Here, Runner, WorkerDied
 from gradleak.cases.store import Store
-from gradleak.cases.work import Found, Work
+from gradleak.cases.work import Work
 
 _TRIES = 2  # of a case whose worker died: the second one may have more memory to itself
 
@@ -36,6 +38,7 @@ def run(
     number = store.begin(facts)
     for group in range(len(work.batches)):
         store.keep_batch(work.batch_name(group), work.truth(group), work.null(group))
+    store.keep_vocabulary(work.kind.vocabulary)
     progress = _Progress(work, store, number, runner or Here(), tell, retry)
     try:
         with progress.runner.started(work):
@@ -144,7 +147,7 @@ class _Progress:
     def _passed(self, what: str, done: Done) -> None:
         self.behind += 1
         if done.case.kind == ATTACK:
-            reached = [row.psnr for row in done.rows if row.guessed]
+            reached = [row.value for row in done.rows if row.guessed]
             self.best = max([*reached, *([] if self.best is None else [self.best])], default=None)
         self._say(what, done.case, words=done.reason)
 
@@ -157,7 +160,8 @@ class _Progress:
                 case,
                 finished=self.behind,
                 expected=self.expected,
-                best_psnr=self.best,
+                best=self.best,
+                scale=self.work.kind.scale,
                 seconds_left=None if each is None else each * to_do,
                 share=share,
                 words=words,

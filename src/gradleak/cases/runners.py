@@ -15,7 +15,8 @@ from typing import Protocol
 import torch
 
 from gradleak.cases.case import Case
-from gradleak.cases.work import Found, Work
+from gradleak.cases.kind import Found
+from gradleak.cases.work import Work
 from gradleak.errors import GradleakError, InvalidInput
 
 Share = Callable[[float], None]

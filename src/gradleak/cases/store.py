@@ -5,17 +5,22 @@ import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 from torch import Tensor
 
 from gradleak.cases.case import Case, Left
+from gradleak.cases.done import Done, Facts, Sample, Way
 from gradleak.cases.packed import pack, said_in, unpack
-from gradleak.cases.record import Done, Facts, Record, Sample, Way
+from gradleak.cases.record import Record
 from gradleak.cases.shelf import Folder, Memory, Shelf
 from gradleak.errors import CannotWrite, InvalidInput
 from gradleak.files import require_folder
+from gradleak.identity import identity
+from gradleak.text import Vocabulary
 
 VERSION = 1
 """Of what is kept. A folder of a later one is refused: it belongs to a newer gradleak."""
@@ -94,6 +99,12 @@ class Store:
         if self._shelf.get(_batch(name)) != content:
             self._shelf.put(_batch(name), content)
 
+    def keep_vocabulary(self, vocabulary: Vocabulary | None) -> None:
+        """What the words of texts are, so that they can be read without their model."""
+        name = words_file(vocabulary)
+        if name and self._shelf.get(name) is None:
+            self._shelf.put(name, json.dumps(asdict(vocabulary)).encode())  # type: ignore[arg-type]
+
     # Runs.
 
     def begin(self, facts: Facts) -> int:
@@ -139,7 +150,7 @@ class Store:
             rungs=tuple(inner["rungs"]),
             done=tuple(_done(json.loads(what), key, json.loads(said)) for what, key, said in rows),
             left=tuple(Left(Case(**one["case"]), one["why"], one["spared"]) for one in inner["left"]),
-            pictures=_Kept(self._shelf, inner["batches"]),
+            contents=_Kept(self._shelf, inner["batches"], inner.get("vocabulary", "")),
         )
 
     # The index.
@@ -223,9 +234,9 @@ class Store:
 
 
 class _Kept:
-    """A run's pictures, read where somebody looks."""
+    """A run's pictures or texts, read where somebody looks."""
 
-    def __init__(self, shelf: Shelf, batches: list[Facts]) -> None:
+    def __init__(self, shelf: Shelf, batches: list[Facts], vocabulary: str) -> None:
         self._shelf = shelf
         self._places = {
             sample: (batch["file"], place)
@@ -233,6 +244,16 @@ class _Kept:
             for place, sample in enumerate(batch["samples"])
         }
         self._read: dict[str, dict[str, Tensor]] = {}
+        self._vocabulary = vocabulary
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary | None:
+        content = self._shelf.get(self._vocabulary) if self._vocabulary else None
+        try:
+            said = json.loads(content or b"")
+            return Vocabulary(tuple(map(str, said["words"])), tuple(map(int, said["special"])))
+        except _DAMAGED:
+            return None
 
     def truth(self, sample: int) -> Tensor | None:
         return self._of(sample, "truth")
@@ -252,6 +273,11 @@ class _Kept:
             self._read[file] = unpack(self._shelf.get(file) or b"")
         rows = self._read[file].get(name)
         return None if rows is None or place >= len(rows) else rows[place]
+
+
+def words_file(vocabulary: Vocabulary | None) -> str:
+    """The name of a vocabulary's file; empty where there is none."""
+    return "" if vocabulary is None else f"words/{identity(vocabulary)}.json"
 
 
 def _locked(folder: Path) -> FileLock:

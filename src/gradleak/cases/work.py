@@ -4,32 +4,26 @@ import copy
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import version
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gradleak.attacks import Attack
 from gradleak.cases.case import ATTACK, FORECAST, KNOWS, KNOWS_NOT, Case
-from gradleak.cases.sharing import run_within_memory
+from gradleak.cases.done import Facts
+from gradleak.cases.kind import Found, Kind
+from gradleak.cases.pictures import Pictures
 from gradleak.cases.store import VERSION
-from gradleak.examination import Findings, Progress
+from gradleak.examination import Progress
 from gradleak.identity import identity
-from gradleak.metrics import label_agreement, mean_picture, null_label_agreement
 from gradleak.observe import Client, Loss, Observation
-from gradleak.observe.domain import Domain
 from gradleak.observe.draws import trains_differently
 from gradleak.observe.uncertainty import Defended, undefended
-from gradleak.risk import Forecast, predict
 from gradleak.risk.decibels import STEPS
 from gradleak.threats.rungs import RUNGS, Batch, Rung, Setting, guess_at
-
-_SMALL = 1100  # numbers in a batch, up to which a matrix of them takes a second
-Facts = dict[str, Any]
-Found = tuple[Facts, Tensor | None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,8 +42,7 @@ class Work:
     ways: Mapping[str, Client]
     attacks: Mapping[str, Attack]
     rungs: tuple[str, ...] = tuple(rung.name for rung in RUNGS)
-    reference: Tensor | None = None
-    normalization: Any = None
+    kind: Kind = field(default_factory=Pictures)
     loss: Loss | None = None
     together: int = 2
     starts: int = 1
@@ -116,7 +109,7 @@ class Work:
             "client": identity(self.ways[case.protocol]),
             "subject": self._hash(tuple(self.members(case))),
             "first": case.group,  # a client's dice are those of its place
-            "normalization": repr(self.normalization),
+            "normalization": repr(self.kind.normalization),
             "loss": identity(self.loss),
             "seed": self.seed,
             "steps": self.forecast_steps if case.kind == FORECAST else None,
@@ -124,65 +117,30 @@ class Work:
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:24]
 
     def perform(self, case: Case, progress: Progress | None = None) -> Found:
-        """The facts of a case and, of an attack, the guesses by record. What goes wrong is a fact too."""
+        """What goes wrong is a fact too."""
         try:
-            if case.kind == FORECAST:
-                return self._forecast(case), None
-            return self._attacked(case, progress)
+            facts, guess = (
+                (self._forecast(case), None) if case.kind == FORECAST else self._attacked(case, progress)
+            )
         except Exception as error:  # the model is someone else's code, and one bad batch ends no audit
-            return {"error": f"{type(error).__name__}: {error}".splitlines()[0]}, None
+            facts, guess = {"error": f"{type(error).__name__}: {error}".splitlines()[0]}, None
+        return {"of": self.kind.scale.noun} | facts, guess
 
     def _forecast(self, case: Case) -> Facts:
         x, y = self.batches[case.group]
-        forecast = predict(
+        return self.kind.forecast(
             self._there,
-            x.to(self.device),
-            y.to(self.device),
+            (x.to(self.device), y.to(self.device)),
             client=self.ways[case.protocol],
             loss=self.loss,
-            normalization=self.normalization,
-            layers=False,
             steps=self.forecast_steps,
-            exact=False if self.forecast_steps < STEPS and x.numel() > _SMALL else None,
             rng=self._dice(case.group),
         )
-        found = forecast.to_dict()
-        kept = ("verdict", "client", "samples", "dimensions", "way", "notes", "seconds", "label_confidence")
-        return {name: found[name] for name in kept} | _labels_read(forecast, y)
 
     def _attacked(self, case: Case, progress: Progress | None) -> Found:
         seen, truth = self._observed(case)
-        found, shared = run_within_memory(
-            seen,
-            truth,
-            self.attacks[case.attack],
-            rng=case.seed,
-            reference=self.reference,
-            names=self._names(case),
-            progress=progress,
-        )
-        if found.interrupted:
-            raise KeyboardInterrupt
-        guesses = [one.guess for one in found.findings if one.guess is not None]
-        return self._told(case, seen, found, shared), torch.stack(guesses) if guesses else None
-
-    def _told(self, case: Case, seen: Observation, found: Findings, shared: str) -> Facts:
-        rows = [{"guessed": one.guess is not None, **one.to_dict()} for one in found.findings]
-        first = found.findings[0]
-        return {
-            "outcome": first.outcome,
-            "reason": first.reason,
-            "score": rows[0]["score"],
-            "rows": rows,
-            "label_agreement": found.label_agreement,
-            "null_label_agreement": found.null_label_agreement,
-            "labels_given": seen.labels is not None,
-            "assumptions": list(found.assumptions),
-            "trials": found.trials,
-            "matching_gradients": first.matching_gradients,
-            "seconds": first.seconds,
-            **({"note": shared} if shared else {}),
-        }
+        attack, names = self.attacks[case.attack], self._names(case)
+        return self.kind.attacked(seen, truth, attack, rng=case.seed, names=names, progress=progress)
 
     def _observed(self, case: Case) -> tuple[Observation, Batch]:
         """As the server sees it; who does not know a defense takes its update for a plain one."""
@@ -200,7 +158,7 @@ class Work:
             client=client,
             guessed=guess_at(client),
             together=self.together,
-            normalization=self.normalization,
+            normalization=self.kind.normalization,
             rng=self._dice(members[0]),
             loss=self.loss,
         )
@@ -218,12 +176,10 @@ class Work:
         return self._hash((group,))
 
     def null(self, group: int) -> Tensor:
-        x, _ = self.batches[group]
-        return mean_picture(self.reference, x.shape).cpu()
+        return self.kind.null_of(self.batches[group][0])
 
     def truth(self, group: int) -> Tensor:
-        x, _ = self.batches[group]
-        return Domain.of(self.normalization).to_pixels(x.cpu()).clamp(0, 1)
+        return self.kind.truth_of(self.batches[group][0])
 
     @cached_property
     def _there(self) -> nn.Module:
@@ -234,23 +190,11 @@ class Work:
 
     @cached_property
     def _public(self) -> str:
-        return identity(self.model, self.reference)
+        return identity(self.model, self.kind)
 
     def _hash(self, members: tuple[int, ...]) -> str:
         tensors = [part for i in members for part in self.batches[i]]
         return hashlib.sha256(f"{self._public} {identity(*tensors)}".encode()).hexdigest()[:24]
-
-
-def _labels_read(forecast: Forecast, y: Tensor) -> Facts:
-    """How many labels are read off the update, without an attack."""
-    guess, classes = forecast.guess, forecast.classes
-    if guess is None or guess.y is None or classes is None or y.is_floating_point() or y.dim() != 1:
-        return {}
-    return {
-        "label_agreement": label_agreement(guess.y.cpu(), y.cpu()),
-        "null_label_agreement": null_label_agreement(y.cpu(), classes, rng=0),
-        "labels_given": False,
-    }
 
 
 def _rung(name: str) -> Rung:

@@ -104,24 +104,22 @@ def _leaked(record: "Record", way: str) -> str:
 
 def _show(record: "Record") -> None:
     """A line for each way of training, and what is missing."""
-    from gradleak.examination.findings import decibels
-
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("")
     for heading in ("leaked", "worst", "median", "null guess", "forecast", "labels", "by chance"):
         table.add_column(heading, justify="right")
 
     def shown(value: float | None) -> str:
-        return "-" if value is None else decibels(value)
+        return "-" if value is None else record.scale.said(value)
 
     for way in record.ways:
         name, labels = way.name, record.labels(way.name)
         table.add_row(
             name,
             _leaked(record, name),
-            shown(record.worst_psnr(name)),
-            shown(record.median_psnr(name)),
-            shown(record.median_null_psnr(name)),
+            shown(record.worst(name)),
+            shown(record.median(name)),
+            shown(record.median_null(name)),
             shown(record.median_forecast(name)),
             "-" if labels is None else f"{labels[0]:.0%}",
             "-" if labels is None else f"{labels[1]:.0%}",

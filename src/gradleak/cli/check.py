@@ -21,11 +21,16 @@ EXIT_BROKEN = 1
 
 @click.command()
 @click.argument("source", metavar="PLAN|FOLDER")
-@click.option("--max-psnr", type=float, help="Decibels, of any record.")
-@click.option("--max-ssim", type=float, help="Of any record.")
+@click.option("--max-psnr", type=float, help="Decibels, of any picture.")
+@click.option("--max-ssim", type=float, help="Of any picture.")
+@click.option("--max-rouge", type=float, help="ROUGE-L in percent, of any text.")
 @click.option("--max-leaked", type=float, help="Share of records that leak, from 0 to 1.")
 @click.option("--max-label-accuracy", help="Share of labels that come back, or random+0.2 for above chance.")
-@click.option("--max-forecast", type=float, help="Decibels that the forecast may say, of any record.")
+@click.option(
+    "--max-forecast",
+    type=float,
+    help="What the forecast may say of any record, in the same unit.",
+)
 @click.option("--way", "ways", multiple=True, help="Judge only this way of training; may be repeated.")
 @click.option(
     "--allow",

@@ -14,14 +14,16 @@ def cite(names: tuple[str, ...], as_json: bool) -> None:
     from gradleak.defenses import DEFENSES
     from gradleak.errors import InvalidInput
     from gradleak.references import REFERENCES
+    from gradleak.text import TEXT_ATTACKS
 
-    unknown = [name for name in names if name not in ATTACKS and name not in DEFENSES]
+    attacks = ATTACKS | TEXT_ATTACKS
+    unknown = [name for name in names if name not in attacks and name not in DEFENSES]
     if unknown:
         raise InvalidInput(
-            f"expected attacks among {', '.join(ATTACKS)}, or defenses among {', '.join(DEFENSES)}; came "
+            f"expected attacks among {', '.join(attacks)}, or defenses among {', '.join(DEFENSES)}; came "
             f"{', '.join(unknown)}"
         )
-    cited = (ATTACKS[name]().citations if name in ATTACKS else DEFENSES[name].references for name in names)
+    cited = (attacks[name]().citations if name in attacks else DEFENSES[name].references for name in names)
     keys = list(dict.fromkeys(key for each in cited for key in each))
     if as_json:
         print_json({key: REFERENCES[key] for key in keys})

@@ -1,4 +1,4 @@
-"""``gradleak demo``: pictures come back out of gradients."""
+"""``gradleak demo``: pictures, or texts, come back out of gradients."""
 
 from pathlib import Path
 
@@ -14,16 +14,39 @@ _CLASSES = 10
     "--out", type=click.Path(path_type=Path), default=Path("demo"), show_default=True, help="Folder."
 )
 @click.option("--data", type=click.Choice(["faces", "photos"]), default="faces", show_default=True)
-@click.option("--pictures", "n", type=click.IntRange(1, 40), default=6, show_default=True, help="How many.")
+@click.option(
+    "--text", is_flag=True, help="Sentences and a small BERT, in the place of pictures and a LeNet."
+)
+@click.option(
+    "--records",
+    "--pictures",
+    "n",
+    type=click.IntRange(1, 40),
+    default=6,
+    show_default=True,
+    help="How many; 24 sentences at most.",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Everything random follows from it.")
 @json_option
 @quiet_option
-def demo(out: Path, data: str, n: int, seed: int, as_json: bool, quiet: bool) -> None:
+def demo(out: Path, data: str, text: bool, n: int, seed: int, as_json: bool, quiet: bool) -> None:
     """Audit a small network on bundled pictures, and write OUT/report.html.
 
     Each picture is one client's batch. The client sends one gradient of an untrained LeNet; DLG is given
     that gradient and the network, and neither the picture nor its label.
+
+    \b
+    gradleak demo --out demo
+    gradleak demo --text --out demo-text
+
+    With --text, a client sends one gradient of an untrained BERT on two sentences, and its words are read
+    exactly off that gradient. It needs pip install 'gradleak[text]'.
     """
+    if text:
+        from gradleak.cli.demo_text import demo_text
+
+        demo_text(out, n, seed, as_json=as_json, quiet=quiet)
+        return
     from gradleak import attacks, zoo
     from gradleak.examination import examine
     from gradleak.files import require_folder

@@ -12,7 +12,7 @@ from gradleak.cli.console import json_option, print_json, results
 @click.argument("what", type=click.Choice(["attacks", "models", "data"]))
 @json_option
 def list_(what: str, as_json: bool) -> None:
-    """List the attacks, the models of the zoo, or the bundled pictures."""
+    """List the attacks, the models of the zoo, or the bundled pictures and texts."""
     rows = {"attacks": _attacks, "models": _models, "data": _data}[what]()
     if as_json:
         print_json(rows)
@@ -27,14 +27,23 @@ def list_(what: str, as_json: bool) -> None:
 
 def _attacks() -> list[dict[str, str]]:
     from gradleak.attacks import ATTACKS
+    from gradleak.text import TEXT_ATTACKS
 
-    return [{"name": name, "what": _first_line(build)} for name, build in ATTACKS.items()]
+    return [
+        {"name": name, "on": on, "what": _first_line(build)}
+        for on, known in (("pictures", ATTACKS), ("texts", TEXT_ATTACKS))
+        for name, build in known.items()
+    ]
 
 
 def _models() -> list[dict[str, str]]:
-    from gradleak.zoo import MODELS
+    from gradleak.zoo import MODELS, TEXT_MODELS
 
-    return [{"name": name, "what": _first_line(build)} for name, build in MODELS.items()]
+    return [
+        {"name": name, "on": on, "what": _first_line(build)}
+        for on, known in (("pictures", MODELS), ("texts", TEXT_MODELS))
+        for name, build in known.items()
+    ]
 
 
 def _data() -> list[dict[str, str]]:
@@ -43,6 +52,13 @@ def _data() -> list[dict[str, str]]:
     return [
         {"name": name, "what": one.description, "source": one.source, "licence": one.licence}
         for name, one in PICTURES.items()
+    ] + [
+        {
+            "name": "sentences",
+            "what": "English sentences, each private or harmless; for texts",
+            "source": "our own",
+            "licence": "Apache-2.0",
+        }
     ]
 
 

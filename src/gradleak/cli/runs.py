@@ -9,11 +9,11 @@ from rich.table import Table
 from gradleak.cli.console import console, json_option, print_json, results
 from gradleak.cli.kept import FOLDER, Kept, every, folder_option, kept
 from gradleak.errors import InvalidInput
-from gradleak.examination.findings import decibels
 
 if TYPE_CHECKING:
     from gradleak.audit.diff import Diff, WayChange
     from gradleak.cases import Record
+    from gradleak.examination.scale import Scale
 
 _MOST = 20  # records of a comparison that are printed
 
@@ -141,9 +141,9 @@ def _print_record(record: "Record") -> None:
     for way in record.ways:
         labels, name = record.labels(way.name), way.name
         told = [
-            _decibels(record.median_psnr(name)),
-            _decibels(record.median_null_psnr(name)),
-            _decibels(record.median_forecast(name)),
+            _shown(record.scale, record.median(name)),
+            _shown(record.scale, record.median_null(name)),
+            _shown(record.scale, record.median_forecast(name)),
             *(("-", "-") if labels is None else (f"{labels[0]:.0%}", f"{labels[1]:.0%}")),
         ]
         leaked = f"{record.leaked(name)} of {len(record.samples)}"
@@ -186,8 +186,8 @@ def _print_way(way: "WayChange") -> None:
     table = _table("record", "before", "now", "null before", "null now", "leak")
     by_change = sorted(way.records, key=lambda one: -abs(one.by or 0.0))
     for one in by_change[:_MOST]:
-        change = "-" if one.by is None else f"{one.by:+.1f} dB"
-        table.add_row(one.name, *map(_decibels, (*one.psnr, *one.null_psnr)), change)
+        change = "-" if one.by is None else f"{one.by:+.1f} {one.scale.apart}"
+        table.add_row(one.name, *(_shown(one.scale, value) for value in (*one.values, *one.nulls)), change)
     results.print(table)
     if len(by_change) > _MOST:
         results.print(f"and {len(by_change) - _MOST} records that changed no more; --json has them all")
@@ -202,5 +202,5 @@ def _table(*headings: str) -> Table:
     return table
 
 
-def _decibels(value: float | None) -> str:
-    return "-" if value is None else decibels(value)
+def _shown(scale: "Scale", value: float | None) -> str:
+    return "-" if value is None else scale.said(value)

@@ -10,7 +10,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from gradleak.cases import Event, Tell
 from gradleak.cli.console import console
-from gradleak.examination.findings import decibels
 
 _STEP = 0.1  # of all cases, between two lines where there is no terminal
 
@@ -88,7 +87,7 @@ def _news(event: Event) -> str:
 
 
 def _state(event: Event) -> str:
-    said = [] if event.best_psnr is None else [f"best {decibels(event.best_psnr)}"]
+    said = [] if event.best is None else [f"best {event.scale.said(event.best)}"]
     if event.seconds_left is not None and event.finished < event.expected:
         said.append(f"at most {_time(event.seconds_left)} left")
     return ", ".join(said)

@@ -2,9 +2,8 @@
 
 import math
 import statistics
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Self
+from typing import Any
 
 from torch import Tensor
 
@@ -58,18 +57,6 @@ class Finding:
             "leak": _plain(self.leak),
             "leaked": self.leaked,
         }
-
-    @classmethod
-    def from_dict(
-        cls, facts: Mapping[str, Any], *, truth: Tensor, guess: Tensor | None, null: Tensor
-    ) -> Self:
-        """What ``to_dict`` said, with its pictures."""
-        names = {f.name for f in fields(cls)} - {"truth", "guess", "null"}
-        numbers = {"psnr", "null_psnr", "random_psnr", "score"}
-        said: dict[str, Any] = {
-            name: float(facts[name]) if name in numbers else facts[name] for name in names
-        }
-        return cls(**said, truth=truth, guess=guess, null=null)
 
 
 @dataclass(frozen=True, eq=False)

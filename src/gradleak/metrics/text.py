@@ -138,11 +138,10 @@ def score_text(
     nobody has to guess. ``public`` are texts that are none of the true ones. ``rng`` draws the random null.
     """
     left_out = frozenset(without)
-    true, mine, known = _texts("true", truth), _texts("guessed", guess), _texts("public", public)
+    true, mine = _texts("true", truth), _texts("guessed", guess)
     words = [word for word in range(vocabulary) if word not in left_out]
     _check(true, vocabulary, left_out)
-    ranked = [word for word, _ in Counter(word for text in known for word in text).most_common()]
-    ranked = [word for word in ranked if word not in left_out]
+    ranked = _by_frequency(public, left_out)
     pairing = pair_texts(_stripped(mine, left_out), _stripped(true, left_out))
     return TextScores(
         **_marks(mine, true, pairing, left_out).__dict__,
@@ -150,6 +149,23 @@ def score_text(
         random=_null(true, left_out, _random(words, rng)),
         frequent=_null(true, left_out, partial(_ranked, ranked)) if ranked else None,
     )
+
+
+def null_texts(
+    truth: Texts, *, vocabulary: int, public: Texts = (), without: Collection[int] = (), rng: Rng = 0
+) -> list[list[int]]:
+    """A guess that never saw the update: the most frequent words of public texts, or else random ones."""
+    left_out = frozenset(without)
+    words = [word for word in range(vocabulary) if word not in left_out]
+    ranked = _by_frequency(public, left_out)
+    return _filled(
+        _texts("true", truth), left_out, partial(_ranked, ranked) if ranked else _random(words, rng)
+    )
+
+
+def _by_frequency(public: Texts, left_out: frozenset[int]) -> list[int]:
+    counted = Counter(word for text in _texts("public", public) for word in text).most_common()
+    return [word for word, _ in counted if word not in left_out]
 
 
 def _check(truth: Sequence[Words], vocabulary: int, left_out: frozenset[int]) -> None:
@@ -189,13 +205,21 @@ def _marks(
 def _null(
     truth: Sequence[Words], left_out: frozenset[int], draw: Callable[[int], Sequence[int]]
 ) -> TextMarks:
-    """Of texts in which every word that is asked for is another one, paired as the guess was."""
+    """Of a guess at them, paired as the attack's was."""
+    guess = _filled(truth, left_out, draw)
+    pairing = pair_texts(_stripped(guess, left_out), _stripped(truth, left_out))
+    return _marks(guess, truth, pairing, left_out)
+
+
+def _filled(
+    truth: Sequence[Words], left_out: frozenset[int], draw: Callable[[int], Sequence[int]]
+) -> list[list[int]]:
+    """The same texts, in which every word that is asked for is another one."""
     guess = []
     for text in truth:
         drawn = iter(draw(len(text)))
         guess.append([word if word in left_out else next(drawn) for word in text])
-    pairing = pair_texts(_stripped(guess, left_out), _stripped(truth, left_out))
-    return _marks(guess, truth, pairing, left_out)
+    return guess
 
 
 def _random(words: Sequence[int], rng: Rng) -> Callable[[int], list[int]]:

@@ -5,15 +5,11 @@ from dataclasses import dataclass
 
 from gradleak.cases import Record
 from gradleak.cases.case import KNOWS, KNOWS_NOT
-from gradleak.cases.record import Way
-from gradleak.examination.findings import LEAK
-from gradleak.report.audit_table import leak, psnr
+from gradleak.cases.done import Way
+from gradleak.examination.scale import Scale
 
 # Pixels down, percent across, so that a figure fits a phone without shrinking its text.
 HEIGHT = 170
-TOP = 60.0  # decibels: beyond, no eye sees a difference
-LEFT, RIGHT = -10.0, 60.0  # of the leak, in decibels above the null
-_TICKS = (0.0, 20.0, 40.0, TOP)
 
 
 @dataclass(frozen=True)
@@ -71,8 +67,8 @@ class Bars:
 
 
 def ladder(record: Record) -> list[Panel]:
-    """On every rung that was tried, the PSNR of the record that is worst off, over its null."""
-    wide = 100 / max(len(record.rungs), 1)
+    """On every rung that was tried, how near a guess came to the record that is worst off, over its null."""
+    scale, wide = record.scale, 100 / max(len(record.rungs), 1)
     across = tuple((round(wide * (i + 0.5), 2), str(i + 1)) for i in range(len(record.rungs)))
     panels = []
     for number, way in enumerate(record.ways, 1):
@@ -82,33 +78,40 @@ def ladder(record: Record) -> list[Panel]:
             if not found:
                 continue
             worst = max(found, key=lambda best: best.row.exposure).row
-            median = record.median_psnr(way.name, rung=rung) or 0.0
+            median = record.median(way.name, rung=rung) or 0.0
             leaked = sum(best.row.leaked for best in found)
-            title = f"{place}, {rung}: {leaked} of {len(found)} leak, the worst {psnr(worst.psnr)} dB"
+            title = f"{place}, {rung}: {leaked} of {len(found)} leak, the worst {scale.said(worst.value)}"
             said.append(title)
-            base, threshold = _y(worst.null_psnr), _y(worst.null_psnr + LEAK)
-            dots.append(Dot(x, _y(worst.psnr), worst.leaked, title, base, threshold, _y(median)))
+            base, threshold = _y(scale, worst.null), _y(scale, worst.null + scale.leak)
+            dots.append(
+                Dot(x, _y(scale, worst.value), worst.leaked, title, base, threshold, _y(scale, median))
+            )
         if dots:
-            panels.append(Panel(number, way.name, "; ".join(said) + ".", tuple(dots), across, down=_down()))
+            panels.append(
+                Panel(number, way.name, "; ".join(said) + ".", tuple(dots), across, down=_down(scale))
+            )
     return panels
 
 
 def forecast(record: Record) -> list[Panel]:
     """A dot for each record: predicted across, achieved down."""
-    across = tuple((round(100 * tick / TOP, 2), _tick(tick)) for tick in _TICKS)
+    scale = record.scale
+    across = tuple((round(100 * tick / scale.top, 2), _tick(scale, tick)) for tick in scale.ticks)
     panels = []
     for number, way in enumerate(record.ways, 1):
         dots = []
         for best in record.bests(way.name):
             said = record.forecast(way.name, best.row.sample)
-            if said is None or math.isnan(said.psnr) or math.isnan(best.row.psnr):
+            if said is None or math.isnan(said.value) or math.isnan(best.row.value):
                 continue
             name = record.samples[best.row.sample].name
-            title = f"{name}: forecast {psnr(said.psnr)} dB, achieved {psnr(best.row.psnr)} dB"
-            x = round(100 * _within(said.psnr, 0.0, TOP) / TOP, 2)
-            dots.append(Dot(x, _y(best.row.psnr), best.row.leaked, title))
+            title = f"{name}: forecast {scale.said(said.value)}, achieved {scale.said(best.row.value)}"
+            x = round(100 * _within(said.value, 0.0, scale.top) / scale.top, 2)
+            dots.append(Dot(x, _y(scale, best.row.value), best.row.leaked, title))
         if dots:
-            panels.append(Panel(number, way.name, f"{len(dots)} records.", tuple(dots), across, down=_down()))
+            panels.append(
+                Panel(number, way.name, f"{len(dots)} records.", tuple(dots), across, down=_down(scale))
+            )
     return panels
 
 
@@ -116,47 +119,50 @@ def defenses(record: Record) -> Bars | None:
     """What each leaves of the leak of the record that is worst off; None where there is no defense."""
     if not any(way.defenses for way in record.ways):
         return None
-    ticks = (0.0, LEAK, 20.0, 40.0, RIGHT)
-    across = tuple(
-        (_across(tick), {0.0: "null", LEAK: f"+{LEAK:g}"}.get(tick, f"+{tick:g}")) for tick in ticks
-    )
+    scale = record.scale
+    # The last of the axis' own ticks is its end, which has the unit.
+    ticks = (0.0, scale.leak, *(tick for tick in scale.ticks if scale.leak < tick))
+    words = {0.0: "null", scale.leak: f"+{scale.leak:g}", ticks[-1]: f"+{ticks[-1]:g} {scale.apart}"}
+    across = tuple((_across(scale, tick), words.get(tick, f"+{tick:g}")) for tick in ticks)
     bars = tuple(_bar(record, way) for way in record.ways)
-    return Bars(bars, _across(0.0), _across(LEAK), (*across[:-1], (across[-1][0], f"+{RIGHT:g} dB")))
+    return Bars(bars, _across(scale, 0.0), _across(scale, scale.leak), across)
 
 
 def _bar(record: Record, way: Way) -> Bar:
-    worst: dict[str, float | None] = {}
+    scale, worst = record.scale, dict[str, float | None]()
     for who in (KNOWS_NOT, KNOWS):
         leaks = [b.row.leak for b in record.bests(way.name, attacker=who) if not math.isnan(b.row.leak)]
         worst[who] = max(leaks, default=None)
     naive, adaptive = worst[KNOWS_NOT], worst[KNOWS]
-    said = [f"naive {leak(naive)} dB"] * (naive is not None)
-    said += [f"{'adaptive ' if way.defenses else ''}{leak(adaptive)} dB"] * (adaptive is not None)
+    said = [f"naive {scale.gap(naive)} {scale.apart}"] * (naive is not None)
+    adapts = "adaptive " if way.defenses else ""
+    said += [f"{adapts}{scale.gap(adaptive)} {scale.apart}"] * (adaptive is not None)
     return Bar(
         name=way.name,
         defended=bool(way.defenses),
-        naive=None if naive is None else _across(naive),
-        adaptive=None if adaptive is None else _across(adaptive),
-        naive_leaks=naive is not None and naive >= LEAK,
-        adaptive_leaks=adaptive is not None and adaptive >= LEAK,
+        naive=None if naive is None else _across(scale, naive),
+        adaptive=None if adaptive is None else _across(scale, adaptive),
+        naive_leaks=naive is not None and naive >= scale.leak,
+        adaptive_leaks=adaptive is not None and adaptive >= scale.leak,
         says=f"{way.name}: {', '.join(said) or 'no guess'}",
     )
 
 
-def _down() -> tuple[tuple[float, str], ...]:
-    return tuple((_y(tick), _tick(tick)) for tick in _TICKS)
+def _down(scale: Scale) -> tuple[tuple[float, str], ...]:
+    return tuple((_y(scale, tick), _tick(scale, tick)) for tick in scale.ticks)
 
 
-def _tick(value: float) -> str:
-    return f"{value:g}+" if value == TOP else f"{value:g}"
+def _tick(scale: Scale, value: float) -> str:
+    return f"{value:g}+" if value == scale.top < scale.whole else f"{value:g}"
 
 
-def _y(value: float) -> float:
-    return round(HEIGHT * (1 - _within(value, 0.0, TOP) / TOP), 1)
+def _y(scale: Scale, value: float) -> float:
+    return round(HEIGHT * (1 - _within(value, 0.0, scale.top) / scale.top), 1)
 
 
-def _across(value: float) -> float:
-    return round(100 * (_within(value, LEFT, RIGHT) - LEFT) / (RIGHT - LEFT), 2)
+def _across(scale: Scale, value: float) -> float:
+    left, right = scale.spread
+    return round(100 * (_within(value, left, right) - left) / (right - left), 2)
 
 
 def _within(value: float, least: float, most: float) -> float:

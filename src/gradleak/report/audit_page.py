@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 from gradleak.cases import Record
 from gradleak.report import audit_figures, audit_tables, audit_words
-from gradleak.report.audit_pictures import album
+from gradleak.report.audit_album import album
 from gradleak.report.html import environment
 
 
@@ -18,12 +18,13 @@ def page(record: Record, *, pictures: bool = True) -> str:
         .get_template("audit.html")
         .render(
             record=record,
+            scale=record.scale,
             pictures=pictures,
             notices=audit_words.notices(record),
             headline=head,
             deck=record.verdict.removeprefix(f"{head}: "),
             caveat=audit_words.caveat(record),
-            contents=audit_words.contents(defended=drawn is not None),
+            contents=audit_words.contents(record.scale, defended=drawn is not None),
             tables=SimpleNamespace(**audit_tables.every(record)),
             album=album(record) if pictures else None,
             batches=batches,

@@ -1,4 +1,4 @@
-"""An audit's pictures: every record once, with what came back of it under every way of training."""
+"""An audit's pictures, as good as a page can hold."""
 
 import base64
 import io
@@ -8,106 +8,43 @@ from dataclasses import dataclass
 from PIL import Image
 
 from gradleak.cases import Record
-from gradleak.cases.case import KNOWS_NOT
-from gradleak.cases.record import Best, Sample
-from gradleak.report import wording
-from gradleak.report.audit_tables import by_exposure, label
+from gradleak.cases.done import Best
 from gradleak.report.pictures import data_uri, encoded, image
 from gradleak.report.tiles import Tile
 
 MOST_BYTES = 3_600_000
 """Of all pictures on a page, as they are written there: beyond, they are compressed, and then shrunk."""
-SHOWN = 240
-"""Records with pictures on a page, at most."""
 _SIDES = (256, 192, 160, 128, 100, 72, 48)
 
 Key = tuple[int, str]
 
 
 @dataclass(frozen=True)
-class Came:
-    """What came back under one way of training, and the record's rank there."""
+class Images:
+    """By record, and by what they are: the true one, the null, or the number of a way of training."""
 
-    way: int
-    rank: int
-    tile: Tile
-    leaked: bool
-    status: str
-    facts: tuple[tuple[str, str, str], ...]
-
-
-@dataclass(frozen=True)
-class Shown:
-    number: int
-    sample: Sample
-    truth: Tile
-    null: Tile
-    came: tuple[Came, ...]
-
-
-@dataclass(frozen=True)
-class Album:
-    """``side``: pictures are compressed, and no longer than this; None where they are as they were."""
-
-    records: tuple[Shown, ...]
-    total: int
-    side: int | None
-
-
-def album(record: Record) -> Album:
-    """The records that are worst off under any way of training come first."""
-    shown = by_exposure(record)[:SHOWN]
-    best = [{one.row.sample: one for one in record.bests(way.name)} for way in record.ways]
-    ranks = [{i: rank for rank, i in enumerate(record.by_exposure(way.name))} for way in record.ways]
-    uris, sizes, side = _fitting(_images(record, shown, best))
-    drawing = _Drawing(record, best, ranks, uris, sizes)
-    return Album(tuple(drawing.shown(i) for i in shown), len(record.samples), side)
-
-
-@dataclass(frozen=True)
-class _Drawing:
-    """``best`` and ``ranks`` are those of the records under each way of training."""
-
-    record: Record
-    best: list[dict[int, Best]]
-    ranks: list[dict[int, int]]
     uris: Mapping[Key, str]
     sizes: Mapping[Key, tuple[int, int]]
+    guessed: frozenset[Key]
+    side: int | None
 
-    def shown(self, i: int) -> Shown:
-        name = self.record.samples[i].name
-        null = next((wording.null_psnr(_null(found[i])) for found in self.best if i in found), "")
-        return Shown(
-            i + 1,
-            self.record.samples[i],
-            self._tile((i, "truth"), "True", "", f"True picture: {name}"),
-            self._tile((i, "null"), "Null guess", null, f"Guess without the update: {name}, {null}"),
-            tuple(self._came(way, i) for way in range(len(self.record.ways))),
-        )
+    @classmethod
+    def of(cls, record: Record, shown: list[int], best: list[dict[int, Best]]) -> "Images":
+        guessed = frozenset((i, str(way)) for way, found in enumerate(best) for i in found)
+        uris, sizes, side = _fitting(_images(record, shown, best))
+        return cls(uris, sizes, guessed, side)
 
-    def _came(self, way: int, i: int) -> Came:
-        best, rank, sample = self.best[way].get(i), self.ranks[way][i], self.record.samples[i]
-        under = f"{sample.name}, under {self.record.ways[way].name}"
-        about = ("Class", sample.label_name or wording.NOTHING, f"in batch {sample.batch + 1}")
-        if best is None:
-            nothing = Tile("Recovered", "", f"No guess: {under}", blank="no guess")
-            return Came(way, rank, nothing, False, "no guess", (about,))
-        value = wording.short_decibels(best.row.psnr)
-        recovered = self._tile((i, str(way)), "Recovered", value, f"Recovered picture: {under}, {value}")
-        facts = (about, *self._facts(best))
-        return Came(way, rank, recovered, best.row.leaked, wording.above_null(best.row.leak), facts)
+    def truth(self, i: int, words: str) -> Tile:
+        return self._tile((i, "truth"), "True", "", words)
 
-    def _facts(self, best: Best) -> tuple[tuple[str, str, str], ...]:
-        """Each with its name, and with what is said softly after it."""
-        row, case = best.row, best.done.case
-        similar = "not measured" if row.ssim is None else f"SSIM {wording.ssim(row.ssim)}"
-        null = "" if row.null_ssim is None else f"(null {wording.ssim(row.null_ssim)})"
-        attack = f"{case.attack}, naive" if case.attacker == KNOWS_NOT else case.attack
-        return (
-            ("Similarity", similar, null),
-            ("Label", label(self.record, best), ""),
-            ("Attack", attack, f"at {case.rung}"),
-        )
+    def null(self, i: int, value: str, words: str) -> Tile:
+        return self._tile((i, "null"), "Null guess", value, words)
+
+    def guess(self, i: int, way: int, value: str, words: str) -> Tile:
+        key = (i, str(way))
+        if key not in self.guessed:
+            return Tile("Recovered", value, words, blank="no guess")
+        return self._tile(key, "Recovered", value, words)
 
     def _tile(self, key: Key, what: str, value: str, alt: str) -> Tile:
         if key not in self.uris:
@@ -115,18 +52,13 @@ class _Drawing:
         return Tile(what, value, alt, self.uris[key], *self.sizes[key])
 
 
-def _null(best: Best) -> float:
-    """Of the mean picture, which is the one that is shown; noise may be nearer."""
-    return float(best.done.facts["rows"][best.row.place]["null_psnr"])
-
-
 def _images(record: Record, shown: list[int], best: list[dict[int, Best]]) -> dict[Key, Image.Image]:
     found = {}
     for i in shown:
-        pictures = {"truth": record.pictures.truth(i), "null": record.pictures.null(i)}
+        pictures = {"truth": record.contents.truth(i), "null": record.contents.null(i)}
         for way, bests in enumerate(best):
             if i in bests:
-                pictures[str(way)] = record.pictures.guess(bests[i].done.key, bests[i].row.place)
+                pictures[str(way)] = record.contents.guess(bests[i].done.key, bests[i].row.place)
         for what, picture in pictures.items():
             drawn = None if picture is None else image(picture)
             if drawn is not None:

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from gradleak.cases import Record
 from gradleak.cases.case import ATTACK, FORECAST, KNOWS, KNOWS_NOT, Left
-from gradleak.cases.record import Done
+from gradleak.cases.done import Done
+from gradleak.examination.scale import NOTHING
 from gradleak.report import wording
-from gradleak.report.audit_table import Cell, Table, grouped, listed, psnr, table
-from gradleak.report.wording import NOTHING
+from gradleak.report.audit_table import Cell, Table, grouped, listed, table
 
 
 def rates(record: Record) -> Table:
@@ -26,7 +26,7 @@ def rates(record: Record) -> Table:
                 Cell(rung),
                 Cell(f"{rate.leaked} of {rate.of}", leaks=rate.leaked > 0) if rate.of else Cell("no guess"),
                 Cell(f"{low:.0%} to {high:.0%}" if rate.of else NOTHING),
-                Cell(psnr(record.median_psnr(way, **where))),
+                Cell(record.scale.short(record.median(way, **where))),
                 Cell(_outcomes(ran)),
                 Cell(f"{sum(c.matching_gradients for c in ran):,}"),
                 Cell(wording.seconds(sum(c.seconds for c in ran))),
@@ -35,7 +35,8 @@ def rates(record: Record) -> Table:
     return table(
         "Success of every attack",
         "Leaked guesses of all guesses, over records and starts, with the 95 % interval of Wilson. Median "
-        "PSNR in dB. Records of one batch share an update, so that the intervals are rather too narrow.",
+        f"{record.scale.measured}. Records of one batch share an update, so that the intervals are rather "
+        "too narrow.",
         "Way of training; Attack; Server; Leaked; Interval #; Median #; Ended; Matching gradients #; Time #",
         rows,
     )
@@ -47,7 +48,7 @@ def cases(record: Record) -> Table:
     for one in record.done:
         case = one.case
         attack = case.kind == ATTACK
-        reached = [row.psnr for row in one.rows if row.guessed]
+        reached = [row.value for row in one.rows if row.guessed]
         rows.append(
             [
                 Cell(case.protocol),
@@ -56,7 +57,7 @@ def cases(record: Record) -> Table:
                 Cell(case.rung or NOTHING),
                 Cell(str(case.seed) if attack else NOTHING),
                 Cell(wording.ended(one.outcome) or "done"),
-                Cell(psnr(max(reached, default=None))),
+                Cell(record.scale.short(max(reached, default=None))),
                 Cell(f"{one.matching_gradients:,}" if attack else NOTHING),
                 Cell(wording.seconds(one.seconds)),
                 Cell("; ".join(said for said in (one.reason, str(one.facts.get("note", ""))) if said)),
@@ -64,7 +65,7 @@ def cases(record: Record) -> Table:
         )
     return table(
         "Every case",
-        "Best PSNR in dB.",
+        f"Best {record.scale.measured}.",
         "Way of training; Batch #; What; Server; Seed #; Ended; Best #; Matching gradients #; Time #; Why",
         rows,
     )

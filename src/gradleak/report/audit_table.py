@@ -4,9 +4,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gradleak.report import wording
-from gradleak.report.wording import NOTHING
-
 
 @dataclass(frozen=True)
 class Cell:
@@ -42,18 +39,6 @@ def table(label: str, caption: str, columns: str | Sequence[Column], rows: Itera
 def headed(names: str) -> list[Column]:
     """A column whose name ends in # holds numbers."""
     return [Column(name.removesuffix(" #"), name.endswith(" #")) for name in names.split("; ")]
-
-
-def psnr(value: float | None) -> str:
-    if value is None:
-        return NOTHING
-    return wording.without_unit(wording.short_decibels(value)).replace("-", "−")
-
-
-def leak(value: float | None) -> str:
-    if value is None:
-        return NOTHING
-    return f"{value:+.1f}".replace("-", "−") if abs(value) < float("inf") else psnr(value)
 
 
 def listed(names: Iterable[str]) -> str:

@@ -5,14 +5,10 @@ from collections.abc import Iterable
 
 from gradleak.cases import Record
 from gradleak.cases.case import KNOWS, KNOWS_NOT
-from gradleak.cases.record import Best, Way
-from gradleak.examination.findings import LEAK
+from gradleak.cases.done import Best, Way
+from gradleak.examination.scale import NOTHING
 from gradleak.report import audit_runs, wording
-from gradleak.report.audit_table import Cell, Column, Table, headed, leak, listed, psnr, table
-from gradleak.report.wording import NOTHING
-
-SHADES = (LEAK, 12.0, 20.0, 30.0)
-"""Decibels above the null from which a number's ground is a shade darker."""
+from gradleak.report.audit_table import Cell, Column, Table, headed, listed, table
 
 
 def every(record: Record) -> dict[str, Table]:
@@ -27,7 +23,8 @@ def ways(record: Record) -> Table:
     """A row for every way of training: how much leaks, beside the null, and to whom."""
     return table(
         "Numbers of every way of training",
-        "PSNR in dB, of the best guess at each record; the null is what a guess without the update has. "
+        f"{record.scale.measured}, of the best guess at each record; the null is what a guess without the "
+        "update has. "
         "In brackets: labels by chance.",
         "Way of training; Leaked; Worst #; Median #; Null #; Forecast #; Labels #; Naive #; Adaptive #; "
         "Leaks down to",
@@ -41,15 +38,15 @@ def _numbers(record: Record, way: Way) -> list[Cell]:
     share = Cell(NOTHING)
     if labels is not None:
         share = Cell(f"{labels[0]:.0%}", f"({labels[1]:.0%})")
-    both = [(record.median_psnr(name, attacker=who) if way.defenses else None) for who in (KNOWS_NOT, KNOWS)]
+    both = [(record.median(name, attacker=who) if way.defenses else None) for who in (KNOWS_NOT, KNOWS)]
     return [
         Cell(f"{leaked} of {len(record.samples)}", leaks=leaked > 0) if found else Cell("no guess"),
-        Cell(psnr(record.worst_psnr(name))),
-        Cell(psnr(record.median_psnr(name))),
-        Cell(psnr(record.median_null_psnr(name))),
-        Cell(psnr(record.median_forecast(name))),
+        Cell(record.scale.short(record.worst(name))),
+        Cell(record.scale.short(record.median(name))),
+        Cell(record.scale.short(record.median_null(name))),
+        Cell(record.scale.short(record.median_forecast(name))),
         share,
-        *(Cell(psnr(value)) for value in both),
+        *(Cell(record.scale.short(value)) for value in both),
         Cell(record.lowest(name) or NOTHING),
     ]
 
@@ -64,17 +61,20 @@ def came_back(record: Record) -> Table:
                 rows.append([Cell(record.samples[i].name), Cell(way.name), *_came_back(record, best[i])])
     return table(
         "The best guess at every record",
-        "PSNR in dB; in brackets, what a guess without the update has. The most exposed first.",
-        "Record; Way of training; PSNR #; SSIM #; Label, and the guess at it; Attack; Server",
+        f"{record.scale.measured}; in brackets, what a guess without the update has. The most exposed first.",
+        f"Record; Way of training; {record.scale.name} #; {record.scale.beside_name} #; "
+        "Label, and the guess at it; Attack; Server",
         rows,
     )
 
 
 def _came_back(record: Record, best: Best) -> list[Cell]:
-    row, case = best.row, best.done.case
+    row, case, scale = best.row, best.done.case, record.scale
     return [
-        Cell(psnr(row.psnr), f"({psnr(row.null_psnr)})", row.leaked),
-        Cell(wording.ssim(row.ssim), "" if row.null_ssim is None else f"({wording.ssim(row.null_ssim)})"),
+        Cell(record.scale.short(row.value), f"({record.scale.short(row.null)})", row.leaked),
+        Cell(
+            scale.second(row.beside), "" if row.null_beside is None else f"({scale.second(row.null_beside)})"
+        ),
         Cell(label(record, best)),
         Cell(case.attack, "naive" if case.attacker == KNOWS_NOT else ""),
         Cell(case.rung),
@@ -101,7 +101,7 @@ def rungs(record: Record) -> Table:
     ]
     return table(
         "Leak by what the server knows",
-        "Records that leak, and in brackets PSNR in dB: the worst; the median.",
+        f"{record.scale.measured}: records that leak, and in brackets the worst; the median.",
         [Column("Rung"), *_by_way(record)],
         rows,
     )
@@ -111,8 +111,9 @@ def _on_rung(record: Record, way: str, rung: str) -> Cell:
     found = record.bests(way, rung=rung)
     if found:
         leaked = sum(best.row.leaked for best in found)
-        worst, median = record.worst_psnr(way, rung=rung), record.median_psnr(way, rung=rung)
-        return Cell(f"{leaked} of {len(found)}", f"({psnr(worst)}; {psnr(median)})", leaked > 0)
+        worst, median = record.worst(way, rung=rung), record.median(way, rung=rung)
+        both = f"({record.scale.short(worst)}; {record.scale.short(median)})"
+        return Cell(f"{leaked} of {len(found)}", both, leaked > 0)
     if rung in record.facts.get("skipped", {}).get(way, {}):
         return Cell("left out")
     left = {one.spared for one in record.left if one.case.protocol == way and one.case.rung == rung}
@@ -133,14 +134,14 @@ def defenses(record: Record) -> Table:
             leaked = sum(best.row.leaked for best in found)
             cells += [
                 Cell(f"{leaked} of {len(found)}", leaks=leaked > 0) if found else Cell(NOTHING),
-                Cell(leak(max(leaks, default=None))),
-                Cell(leak(statistics.median(leaks) if leaks else None)),
+                Cell(record.scale.gap(max(leaks, default=None))),
+                Cell(record.scale.gap(statistics.median(leaks) if leaks else None)),
             ]
         rows.append(cells)
     return table(
         "What each defense leaves of the leak",
-        "Decibels above the null, of the record that is worst off and in the median. A naive server does not "
-        "know of the defense; an adaptive one knows it and its strength.",
+        f"In {record.scale.apart} above the null, of the record that is worst off and in the median. A naive "
+        "server does not know of the defense; an adaptive one knows it and its strength.",
         "Way of training; Naive: leaked; Worst #; Median #; Adaptive: leaked; Worst #; Median #",
         rows,
     )
@@ -159,17 +160,17 @@ def forecasts(record: Record) -> Table:
                 [
                     Cell(record.samples[i].name),
                     Cell(way.name),
-                    Cell(psnr(said.psnr)),
+                    Cell(record.scale.short(said.value)),
                     Cell(NOTHING)
                     if reached is None
-                    else Cell(psnr(reached.row.psnr), leaks=reached.row.leaked),
+                    else Cell(record.scale.short(reached.row.value), leaks=reached.row.leaked),
                     Cell(said.verdict),
                     Cell("; ".join(said.reasons)),
                 ]
             )
     return table(
-        "Forecast and achieved PSNR of every record",
-        "PSNR in dB, the most exposed first.",
+        f"Forecast and achieved {record.scale.name} of every record",
+        f"{record.scale.measured}, the most exposed first.",
         "Record; Way of training; Forecast #; Achieved #; What the forecast says; Why",
         rows,
     )
@@ -187,13 +188,13 @@ def classes(record: Record) -> Table:
         if not found:
             return Cell("no guess")
         leaked = sum(row.leaked for row in found)
-        median = statistics.median(row.psnr for row in found)
+        median = statistics.median(row.value for row in found)
         above = statistics.median(row.leak for row in found)
         return Cell(
             f"{leaked} of {len(members)}",
-            f"({psnr(median)})",
+            f"({record.scale.short(median)})",
             leaked > 0,
-            _shade(above) * (leaked > 0),
+            _shade(record, above) * (leaked > 0),
         )
 
     def exposed(members: list[int]) -> float:
@@ -204,7 +205,8 @@ def classes(record: Record) -> Table:
     ordered = sorted(by_class.items(), key=lambda entry: -exposed(entry[1]) / len(entry[1]))
     return table(
         "Leak by class",
-        "Records of a class that leak, and in brackets their median PSNR in dB. The most exposed first.",
+        f"Records of a class that leak, and in brackets their median {record.scale.measured}. The most "
+        "exposed first.",
         [Column("Class"), *_by_way(record)],
         [[Cell(name), *(cell(way, members) for way in best)] for name, members in ordered],
     )
@@ -218,10 +220,10 @@ def samples(record: Record) -> Table:
         if i not in best[way]:
             return Cell("no guess")
         row = best[way][i].row
-        return Cell(psnr(row.psnr), leaks=row.leaked, shade=_shade(row.leak))
+        return Cell(record.scale.short(row.value), leaks=row.leaked, shade=_shade(record, row.leak))
 
     def null(i: int) -> float | None:
-        return next((best[way][i].row.null_psnr for way in best if i in best[way]), None)
+        return next((best[way][i].row.null for way in best if i in best[way]), None)
 
     rows = []
     for i in by_exposure(record):
@@ -231,13 +233,13 @@ def samples(record: Record) -> Table:
                 Cell(sample.name),
                 Cell(str(sample.batch + 1)),
                 Cell(sample.label_name or NOTHING),
-                Cell(psnr(null(i))),
+                Cell(record.scale.short(null(i))),
                 *(cell(way, i) for way in best),
             ]
         )
     return table(
         "Leak by record",
-        "PSNR in dB of the best guess. The most exposed first.",
+        f"{record.scale.measured} of the best guess. The most exposed first.",
         [*headed("Record; Batch #; Class; Null #"), *_by_way(record, number=True)],
         rows,
     )
@@ -268,5 +270,5 @@ def _by_sample(found: Iterable[Best]) -> dict[int, Best]:
     return {best.row.sample: best for best in found}
 
 
-def _shade(above: float) -> int:
-    return sum(above >= step for step in SHADES)
+def _shade(record: Record, above: float) -> int:
+    return sum(above >= step for step in record.scale.depths)

@@ -4,7 +4,7 @@ import json
 
 from gradleak.cases import Record
 from gradleak.cases.case import ATTACK, KNOWS
-from gradleak.examination.findings import LEAK
+from gradleak.examination.scale import PICTURES, Scale
 from gradleak.report import wording
 from gradleak.report.audit_table import counted, listed
 from gradleak.threats.rungs import RUNGS
@@ -41,11 +41,11 @@ MEANINGS: Pairs = [
 ]
 
 
-def contents(*, defended: bool) -> Pairs:
+def contents(scale: Scale, *, defended: bool) -> Pairs:
     """The sections by their anchors."""
     named = [
         ("ways", "Way by way"),
-        ("pictures", "Pictures"),
+        ("pictures", "Pictures" if scale is PICTURES else "Texts"),
         ("ladder", "What the server must know"),
         ("defenses", "Defenses"),
         ("forecast", "Forecast"),
@@ -90,7 +90,8 @@ def caveat(record: Record) -> str:
         else "That is no proof of safety: a better attack may do more."
     )
     return (
-        f"A record leaks if a guess is {LEAK:g} dB closer to it than any that was made without the update. "
+        f"A record leaks if a guess is {record.scale.leak:g} {record.scale.apart} closer to it than any that "
+        "was made without the update. "
         f"Each rung of the ladder says what else the server knows{rung}. {proof}"
     )
 
@@ -121,7 +122,7 @@ def left_out(record: Record) -> list[tuple[str, str, str]]:
 def foretold(record: Record) -> str:
     """How well the forecasts did."""
     pairs = [
-        (said.psnr - said.null_psnr >= LEAK, best.row.leaked)
+        (said.value - said.null >= record.scale.leak, best.row.leaked)
         for way in record.ways
         for best in record.bests(way.name)
         if (said := record.forecast(way.name, best.row.sample)) is not None
@@ -153,7 +154,7 @@ def costs(record: Record) -> Pairs:
         "Records": f"{len(record.samples)} in {counted(len({s.batch for s in record.samples}), 'batch')}",
         "Attacks, from cheap to dear": listed(facts.get("attacks", ())),
         "Starts of each": facts.get("starts"),
-        "Target": None if target is None else f"{target:g} dB",
+        "Target": None if target is None else f"{target:g} {record.scale.unit}",
         "The null": facts.get("null"),
         "Seed": facts.get("seed"),
         "Matching gradients": f"{record.matching_gradients:,}",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from gradleak.examination.findings import LEAK, Finding, Findings
+from gradleak.examination.scale import NOTHING
 from gradleak.report import wording
 from gradleak.report.chart import chart, chart_of_rungs
 from gradleak.report.exposure import by_exposure
@@ -57,7 +58,7 @@ def render_ladder(ladder: Ladder, *, pictures: bool = True) -> str:
     rungs = [_rung(ladder, number, step, pictures) for number, step in enumerate(ladder.steps, 1)]
     attacked = [(r.number, r.step.rung.name, r.findings) for r in rungs if r.findings is not None]
     every = [f for _, _, findings in attacked for f in findings.findings]
-    gradients, seconds = _costs(every) if every else (wording.NOTHING, wording.NOTHING)
+    gradients, seconds = _costs(every) if every else (NOTHING, NOTHING)
     return (
         environment()
         .get_template("ladder.html")

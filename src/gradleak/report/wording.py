@@ -2,7 +2,8 @@
 
 import math
 
-from gradleak.examination.findings import LEAK, Finding, decibels
+from gradleak.examination.findings import Finding, decibels
+from gradleak.examination.scale import NOTHING, PICTURES, Scale
 
 _OUTCOMES = {
     "converged": "converged",
@@ -13,8 +14,6 @@ _OUTCOMES = {
     "not_applicable": "could not be run",
     "running": "stopped early",
 }
-
-NOTHING = "–"
 
 
 def recovered_psnr(finding: Finding) -> str:
@@ -51,16 +50,16 @@ def leak_sentence(finding: Finding) -> str:
     return "there is no guess" if finding.guess is None else above_null(finding.leak)
 
 
-def above_null(leak: float) -> str:
+def above_null(leak: float, scale: Scale = PICTURES) -> str:
     if math.isnan(leak):
         return "the guess cannot be scored"
     if math.isinf(leak):
-        return "an exact copy" if leak > 0 else "the guess is no picture"
+        return "an exact copy" if leak > 0 else f"the guess is no {scale.noun}"
     if abs(leak) < 0.05:
         return "level with the null"
-    if 0 < leak < LEAK and f"{leak:.1f}" == f"{LEAK:.1f}":
-        return f"just under {LEAK:g} dB above the null"
-    return f"{abs(leak):.1f} dB {'above' if leak > 0 else 'below'} the null"
+    if 0 < leak < scale.leak and f"{leak:.1f}" == f"{scale.leak:.1f}":
+        return f"just under {scale.leak:g} {scale.apart} above the null"
+    return f"{abs(leak):.1f} {scale.apart} {'above' if leak > 0 else 'below'} the null"
 
 
 def ssim(value: float | None) -> str:

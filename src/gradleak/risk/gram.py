@@ -14,6 +14,7 @@ from gradleak.observe.checks import check_finite, check_targets
 from gradleak.observe.jacobian import Jacobian
 from gradleak.observe.task import cross_entropy
 from gradleak.randomness import reseed, undisturbed
+from gradleak.risk.chain import gram
 from gradleak.risk.lanczos import Lanczos
 
 Function = Callable[[Tensor], Tensor]
@@ -98,7 +99,7 @@ def jacobian(
 def spectrum(jacobian: Jacobian) -> Spectrum:
     """The eigenvalues and eigenvectors of JᵀJ: cubic in the number of pixels."""
     scale = pixels_per_unit(jacobian).flatten()
-    values, vectors = torch.linalg.eigh(jacobian.gram() / scale / scale[:, None])
+    values, vectors = torch.linalg.eigh(gram(jacobian) / scale / scale[:, None])
     if not float(values[-1]) > 0:
         raise InvalidInput(_BLIND)
     return Spectrum(jacobian, values, vectors)

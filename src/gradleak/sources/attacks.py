@@ -1,14 +1,16 @@
 """An attack by its name, with the hyper-parameters that a command line may set."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 
 from gradleak.attacks import ATTACKS, Attack
 from gradleak.errors import InvalidInput
+from gradleak.text import TEXT_ATTACKS
 
-COUNTS = ("trials", "steps", "evaluations")
-"""What a spec may set: starts, and how long each of them may take."""
+COUNTS = ("trials", "steps", "evaluations", "rounds", "polish")
+"""What a spec may set: starts, and how long each of them may take; of texts, how often words are settled, and
+how many changes of words are tried."""
 
 
 def named(name: str, *, trials: int | None = None, steps: int | None = None) -> Attack:
@@ -36,9 +38,8 @@ def of_spec(spec: str, *, most: int | None = None) -> Attack:
     unless the spec says them.
     """
     name, _, rest = spec.partition(":")
-    named(name)
     counts = _counts(name, rest)
-    attack = ATTACKS[name](**counts)
+    attack = _builder(name)(**counts)
     lengths = [key for key in ("steps", "evaluations") if key in _counted(name)]
     if most is None or attack.budget <= most or not lengths or counts.keys() & set(lengths):
         return attack
@@ -47,17 +48,31 @@ def of_spec(spec: str, *, most: int | None = None) -> Attack:
 
 def _shortened(name: str, counts: Mapping[str, int], length: str, most: int) -> Attack:
     """The longest that keeps to ``most``, found by halving, as attacks count in ways of their own."""
-    few, many = 1, inspect.signature(ATTACKS[name]).parameters[length].default
-    least = ATTACKS[name](**counts, **{length: few})
+    few, many = 1, inspect.signature(_builder(name)).parameters[length].default
+    least = _builder(name)(**counts, **{length: few})
     if least.budget > most:
         raise InvalidInput(
             f"expected {least.budget} matching gradients or more, since {name} takes no fewer; came {most}"
         )
     while many - few > 1:
         middle = (few + many) // 2
-        fits = ATTACKS[name](**counts, **{length: middle}).budget <= most
+        fits = _builder(name)(**counts, **{length: middle}).budget <= most
         few, many = (middle, many) if fits else (few, middle)
-    return ATTACKS[name](**counts, **{length: few})
+    return _builder(name)(**counts, **{length: few})
+
+
+def on_texts(spec: str) -> bool:
+    """Whether an attack is one on texts."""
+    return spec.partition(":")[0] in TEXT_ATTACKS
+
+
+def _builder(name: str) -> Callable[..., Attack]:
+    known: dict[str, Callable[..., Attack]] = ATTACKS | TEXT_ATTACKS
+    if name not in known:
+        near = get_close_matches(name, known, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise InvalidInput(f"expected an attack among {', '.join(known)}; came '{name}'{hint}")
+    return known[name]
 
 
 def _counts(name: str, text: str) -> dict[str, int]:
@@ -81,4 +96,4 @@ def _counts(name: str, text: str) -> dict[str, int]:
 
 
 def _counted(name: str) -> list[str]:
-    return [key for key in COUNTS if key in inspect.signature(ATTACKS[name]).parameters]
+    return [key for key in COUNTS if key in inspect.signature(_builder(name)).parameters]

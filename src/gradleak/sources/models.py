@@ -3,7 +3,7 @@
 import importlib
 import inspect
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType
@@ -91,11 +91,9 @@ def usable(name: str) -> torch.device:
 
 
 def builder(spec: str) -> Any:
-    from gradleak.zoo import MODELS
-
     require_spec(spec)
-    if spec in MODELS:
-        return MODELS[spec]
+    if spec in _known():
+        return _known()[spec]
     module, _, name = spec.partition(":")
     if "" not in sys.path:
         sys.path.insert(0, "")  # a model beside the place where the command is called
@@ -116,12 +114,18 @@ def builder(spec: str) -> Any:
 
 def require_spec(spec: str) -> None:
     """Whether a model of the zoo is named, or a callable; what it names is not imported."""
-    from gradleak.zoo import MODELS
-
-    if ":" not in spec and spec not in MODELS:
-        near = get_close_matches(spec, MODELS, n=1)
+    known = _known()
+    if ":" not in spec and spec not in known:
+        near = get_close_matches(spec, known, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
-        raise InvalidInput(f"expected module:callable or one of {', '.join(MODELS)}; came '{spec}'{hint}")
+        raise InvalidInput(f"expected module:callable or one of {', '.join(known)}; came '{spec}'{hint}")
+
+
+def _known() -> dict[str, Callable[..., nn.Module]]:
+    """The models of the zoo."""
+    from gradleak.zoo import MODELS, TEXT_MODELS
+
+    return MODELS | TEXT_MODELS
 
 
 def cause(error: Exception) -> str:

@@ -12,6 +12,7 @@ from gradleak.observe import Client, LocalTraining, Loss, Observation, Summed, o
 from gradleak.observe.draws import trains_differently
 from gradleak.observe.statistics import norm_layers
 from gradleak.observe.uncertainty import Defended, undefended
+from gradleak.observe.words import are_words
 
 Batch = tuple[Tensor, Tensor]
 Seen = tuple[Observation, Batch]
@@ -41,6 +42,8 @@ class Setting:
             self.batches[i : i + together] for i in range(0, len(self.batches) - together + 1, together)
         ]
         found = []
+        if self.labels_are_words:
+            reveal = [name for name in reveal if name != "labels"]  # they are the texts themselves
         for i, group in enumerate(groups):
             x, y = torch.cat([x for x, _ in group]), torch.cat([y for _, y in group])
             client, taken = self.client, self.guessed if guessed else None
@@ -59,6 +62,11 @@ class Setting:
             )
             found.append((seen, (x, y)))
         return found
+
+    @property
+    def labels_are_words(self) -> bool:
+        x, y = self.batches[0]
+        return are_words(x) and are_words(y)
 
 
 @dataclass(frozen=True)
@@ -83,6 +91,10 @@ def _no_difference(setting: Setting) -> str:
 
 def _no_statistics(setting: Setting) -> str:
     return "" if norm_layers(setting.model) else "the model has no BatchNorm"
+
+
+def _no_labels(setting: Setting) -> str:
+    return "labels are words of the texts, which no server is told" if setting.labels_are_words else ""
 
 
 def _no_order(setting: Setting) -> str:
@@ -127,6 +139,7 @@ RUNGS: tuple[Rung, ...] = (
         "no labels",
         "the labels",
         lambda setting: setting.seen(reveal=("order",), training=True),
+        _no_labels,
     ),
     Rung(
         "no order",

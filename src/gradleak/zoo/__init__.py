@@ -15,8 +15,26 @@ from gradleak.zoo.pictures import PICTURES, pictures, public
 from gradleak.zoo.plain import convnet
 from gradleak.zoo.residual import resnet
 from gradleak.zoo.rgap import cnn6, cnn6_d
+from gradleak.zoo.texts import bert, gpt2, public_sentences, sentences, tokenizer
 
-__all__ = ["MODELS", "PICTURES", "cnn6", "cnn6_d", "convnet", "lenet", "mlp", "pictures", "public", "resnet"]
+__all__ = [
+    "MODELS",
+    "PICTURES",
+    "TEXT_MODELS",
+    "bert",
+    "cnn6",
+    "cnn6_d",
+    "convnet",
+    "gpt2",
+    "lenet",
+    "mlp",
+    "pictures",
+    "public",
+    "public_sentences",
+    "resnet",
+    "sentences",
+    "tokenizer",
+]
 
 # by the name that a command line says; the first line of a builder's docstring describes it
 MODELS: dict[str, Callable[..., nn.Sequential]] = {
@@ -27,3 +45,6 @@ MODELS: dict[str, Callable[..., nn.Sequential]] = {
     "mlp": mlp,
     "resnet": resnet,
 }
+
+# these need the extra "text"; their models take words
+TEXT_MODELS: dict[str, Callable[..., nn.Module]] = {"bert": bert, "gpt2": gpt2}

@@ -1,0 +1,149 @@
+"""From a plan to an audit's work on texts: the model with its tokenizer, and what private texts say."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from gradleak.audit.choice import attacks_for
+from gradleak.audit.mistakes import Mistake
+from gradleak.audit.plan import Plan
+from gradleak.cases.texts import Texts
+from gradleak.cases.work import Work
+from gradleak.errors import GradleakError, InvalidInput, NotInstalled
+from gradleak.observe import observe
+from gradleak.sources.models import build, cause, load_weights
+from gradleak.sources.texts import LONGEST, TextRecords, Wanted, read_texts, tokenizer_at
+from gradleak.text import TextModel, vocabulary, wrap
+
+_HEADS = {
+    "classification": "AutoModelForSequenceClassification",
+    "masked": "AutoModelForMaskedLM",
+    "causal": "AutoModelForCausalLM",
+}
+
+
+def work_of_texts(plan: Plan) -> tuple[Work, Mapping[int, str]]:
+    """The work, and what classes are called."""
+    found: list[Mistake] = []
+    tokenizer: Any = None
+    with plan.where.blamed("model", "tokenizer", on=found):
+        tokenizer = _tokenizer(plan)
+    if found:
+        raise plan.where.refusal(found)
+    records, model = None, None
+    with plan.where.blamed("data", "source", on=found):
+        records = _records(plan, tokenizer)
+    with plan.where.blamed("model", "pretrained" if plan.model.pretrained else "build", on=found):
+        model = _model(plan, tokenizer, records)
+    if model is not None and plan.model.weights is not None:
+        with plan.where.blamed("model", "weights", on=found):
+            load_weights(model.network, plan.where.folder / plan.model.weights)
+    if found or records is None or model is None:
+        raise plan.where.refusal(found)
+    return _work(plan, model, records, tokenizer), records.class_names
+
+
+def _tokenizer(plan: Plan) -> Any:
+    said = plan.model.tokenizer or plan.model.pretrained
+    if said is not None:
+        return tokenizer_at(plan.where.folder / said)
+    from gradleak import zoo
+
+    if plan.model.build in zoo.TEXT_MODELS:
+        return zoo.tokenizer()
+    raise InvalidInput(
+        "expected the tokenizer of the model, a folder of transformers or a tokenizer.json; came none"
+    )
+
+
+def _records(plan: Plan, tokenizer: Any) -> TextRecords:
+    data = plan.data
+    wanted = Wanted(
+        n=data.batches * data.records,
+        task=plan.model.task or "",
+        first=data.first,
+        longest=data.longest or LONGEST,
+        seed=plan.seed,
+    )
+    return read_texts(data.source, wanted, tokenizer=tokenizer, public=data.public, folder=plan.where.folder)
+
+
+def _model(plan: Plan, tokenizer: Any, records: TextRecords | None) -> TextModel:
+    said = plan.model
+    task = said.task or ""
+    if said.pretrained is not None:
+        network = _pretrained(plan.where.folder / said.pretrained, task, records, said.arguments, plan.seed)
+    else:
+        fit: dict[str, Any] = {"vocabulary": len(tokenizer), "task": task}
+        if records is not None and records.classes > 1:
+            fit["classes"] = records.classes
+        network = build(said.build or "", said.arguments, plan.seed, fit=fit)
+    if isinstance(network, TextModel):
+        return network
+    return wrap(network.eval(), task, pad=tokenizer.pad_token_id)
+
+
+def _pretrained(
+    folder: Path, task: str, records: TextRecords | None, arguments: Mapping[str, Any], seed: int
+) -> nn.Module:
+    """Weights of safetensors alone are read, and no code that lies beside them is run."""
+    try:
+        import transformers
+    except ImportError as error:
+        raise NotInstalled(
+            "texts need the package transformers, which is not installed. Run: pip install 'gradleak[text]'"
+        ) from error
+    if not folder.is_dir():
+        raise InvalidInput(f"expected a folder that transformers wrote; there is none at {folder}")
+    more = dict(arguments)
+    if task == "classification" and records is not None and records.classes > 1:
+        more.setdefault("num_labels", records.classes)
+    kind = getattr(transformers, _HEADS[task])
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)  # a head that was not trained is drawn
+            network: nn.Module = kind.from_pretrained(
+                folder, local_files_only=True, use_safetensors=True, trust_remote_code=False, **more
+            )
+    except Exception as error:  # transformers raises many kinds
+        raise InvalidInput(f"transformers cannot read a model in {folder}: {cause(error)}") from error
+    return network.float()
+
+
+def _work(plan: Plan, model: TextModel, records: TextRecords, tokenizer: Any) -> Work:
+    each, budget = plan.data.records, plan.budget
+    starts = range(0, len(records.ids), each)
+    batches = [(records.ids[i : i + each], records.y[i : i + each]) for i in starts]
+    _require_fit(plan, model, batches[0])
+    found: list[Mistake] = []
+    attacks = {}
+    with plan.where.blamed("budget", "matching_gradients", on=found):
+        attacks = attacks_for(plan.attacks, budget.level, texts=True, most=budget.matching_gradients)
+    if found:
+        raise plan.where.refusal(found)
+    return Work(
+        model=model,
+        batches=batches,
+        names=[records.names[i : i + each] for i in starts],
+        ways=plan.ways,
+        attacks=attacks,
+        kind=Texts(vocabulary(tokenizer), records.public),
+        loss=model.loss,
+    )
+
+
+def _require_fit(plan: Plan, model: TextModel, batch: tuple[Any, Any]) -> None:
+    """One gradient, to see whether model, tokenizer and texts fit each other."""
+    key = "pretrained" if plan.model.pretrained else "build"
+    try:
+        observe(model, *batch, loss=model.loss)
+    except GradleakError as error:
+        words = str(error)
+    except Exception as error:  # the model is someone else's code
+        words = f"the model raised {cause(error)}"
+    else:
+        return
+    raise plan.where.refusal([Mistake(("model", key), words)])
