@@ -139,7 +139,7 @@ def _measure(model: nn.Module, data: Digits, k: int, n: int, *cells: Cell) -> No
     for i in range(2 * n):
         x, y = data.batch(SEED * k + i, k, i % 2 == 1)
         obs = gl.observe(model, x, y)
-        scores = _nulls(y, i)
+        scores = _nulls(y)
         for name, strategy in STRATEGIES.items():
             if name == "simulated":
                 continue
@@ -163,9 +163,9 @@ def _measure(model: nn.Module, data: Digits, k: int, n: int, *cells: Cell) -> No
                 cell.there += int(there.sum())
 
 
-def _nulls(y: Tensor, seed: int) -> dict[str, float]:
+def _nulls(y: Tensor) -> dict[str, float]:
     return {
-        "random": gl.metrics.null_label_agreement(y, 10, rng=seed),
+        "random": gl.metrics.null_label_agreement(y, 10),
         "flat": gl.metrics.flat_label_agreement(y, 10),
     }
 
@@ -209,7 +209,7 @@ def _local(digits: dict[int, Digits], n: int) -> list[dict[str, object]]:
                     x, y = digits[size].batch(SEED * k + i, k, i % 2 == 1)
                     obs = gl.observe(build(SEED + i), x, y, client=gl.LocalSGD(3, 8, lr))
                     drifts.append(obs.drift or 0.0)
-                    for null, score in _nulls(y, i).items():
+                    for null, score in _nulls(y).items():
                         scores[null].append(score)
                     for rule in ("zero_shot", "simulated", "best"):
                         guess = STRATEGIES[rule](obs, rng=torch.Generator().manual_seed(i))

@@ -18,6 +18,7 @@ from gradleak import text
 
 _VOCABULARY = 1000
 _PAD = 0
+_MASK = 3
 
 
 def small(seed: int) -> text.TextModel:
@@ -28,6 +29,26 @@ def small(seed: int) -> text.TextModel:
         vocab_size=_VOCABULARY, max_position_embeddings=64, num_labels=2, pad_token_id=_PAD, **shape
     )
     return text.wrap(transformers.BertForSequenceClassification(config).eval())
+
+
+def headed(seed: int, task: str, tied: bool = True) -> text.TextModel:
+    """The same size, with a head of words: a decoder of GPT-2's shape, or a masked language model."""
+    torch.manual_seed(seed)
+    if task == "masked":
+        shape = {
+            "hidden_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "intermediate_size": 256,
+            "max_position_embeddings": 64,
+        }
+        masked = transformers.BertConfig(vocab_size=_VOCABULARY, pad_token_id=_PAD, **shape)
+        return text.wrap(transformers.BertForMaskedLM(masked).eval(), task)
+    shape = {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 64}
+    config = transformers.GPT2Config(
+        vocab_size=_VOCABULARY, bos_token_id=1, eos_token_id=2, tie_word_embeddings=tied, **shape
+    )
+    return text.wrap(transformers.GPT2LMHeadModel(config).eval(), task, pad=_PAD)
 
 
 def trained(layers: int) -> tuple[text.TextModel, Tokenizer]:
@@ -49,7 +70,7 @@ ATTACKS: dict[str, dict[str, Any]] = {
     "dlg_text, 8 words, label read": {},
     "dlg_text, 8 words, label learnt": {"learnt": True},
     "dlg_text, 16 words, label known": {"known": True, "length": 16},
-    "dlg_text, 16 words, label learnt": {"learnt": True, "length": 16},
+    "dlg_text, 16 words, label learnt": {"learnt": True, "length": 16, "most": 5},
     "dlg_text without exchanging words, 8 words, label known": {
         "known": True,
         "make": lambda **more: text.dlg_text(polish=0, rounds=1, evaluations=600, **more),
@@ -62,6 +83,15 @@ ATTACKS: dict[str, dict[str, Any]] = {
     },
     "tag, 8 words, label known": {"known": True, "make": text.tag},
     "lamp, 8 words, label known": {"known": True, "make": text.lamp},
+    "tag, 16 words, label known": {"known": True, "make": text.tag, "length": 16, "most": 5},
+    "lamp, 16 words, label known": {"known": True, "make": text.lamp, "length": 16, "most": 5},
+    "decoder, dlg_text, 8 words": {"task": "causal"},
+    "decoder, dlg_text, 16 words": {"task": "causal", "length": 16},
+    "decoder, head apart, dlg_text, 8 words": {"task": "causal", "apart": True, "most": 5},
+    "decoder, two texts, dlg_text, 8 words": {"task": "causal", "texts": 2, "most": 5},
+    "decoder, tag, 8 words": {"task": "causal", "make": text.tag},
+    "decoder, lamp, 8 words": {"task": "causal", "make": text.lamp},
+    "masked, dlg_text, 8 words, 2 of them masked": {"task": "masked"},
 }
 LARGE = {"dlg_text, MiniLM cut to 2 layers": 2, "dlg_text, MiniLM": 6}
 
@@ -79,8 +109,10 @@ def main(only: str, most: int, tuning: bool) -> None:
     transformers.utils.logging.disable_progress_bar()
     for name, case in ATTACKS.items():
         if name.startswith(only):
-            seeds = range(1000, 1000 + most) if tuning else range(most)
-            print(json.dumps(_row(name, [_random(seed, case) for seed in seeds])), flush=True)
+            texts = min(most, case.get("most", most))  # so that a row ends in minutes
+            seeds = range(1000, 1000 + texts) if tuning else range(texts)
+            draw = _of_words if "task" in case else _random
+            print(json.dumps(_row(name, [draw(seed, case) for seed in seeds])), flush=True)
     for name, layers in LARGE.items():
         if name.startswith(only):
             model, tokenizer = trained(layers)
@@ -97,6 +129,20 @@ def _random(seed: int, case: dict[str, Any]) -> dict[str, float]:
     reveal = ("labels",) if case.get("known") else ()
     obs = gl.observe(model, ids, torch.tensor([seed % 2]), loss=model.loss, reveal=reveal)
     more = {"labels": gl.labels.joint()} if case.get("learnt") else {}
+    return _measured(case.get("make", text.dlg_text)(**more), obs, ids, _VOCABULARY, seed, {_PAD})
+
+
+def _of_words(seed: int, case: dict[str, Any]) -> dict[str, float]:
+    """Random words, and labels that are words, which nobody tells; of masked ones, only where they were."""
+    rng, task = torch.Generator().manual_seed(seed), case["task"]
+    shape = (case.get("texts", 1), case.get("length", 8))
+    ids = torch.randint(_MASK + 1, _VOCABULARY, shape, generator=rng)
+    model, y, more = headed(seed, task, not case.get("apart")), text.words_as_labels(ids, _PAD), {}
+    if task == "masked":
+        hidden = torch.zeros_like(ids, dtype=torch.bool)
+        hidden[0, torch.randperm(ids.shape[1], generator=rng)[:2]] = True
+        ids, y, more = ids.masked_fill(hidden, _MASK), ids.masked_fill(~hidden, -100), {"masked": hidden}
+    obs = gl.observe(model, ids, y, loss=model.loss)
     return _measured(case.get("make", text.dlg_text)(**more), obs, ids, _VOCABULARY, seed, {_PAD})
 
 

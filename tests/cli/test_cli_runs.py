@@ -93,6 +93,7 @@ def test_runs_are_exported_as_csv_and_as_json(call, tmp_path):
         *(("other", "1", name) for name in "ab"),
     ]
     assert (tmp_path / "all.csv").stat().st_mode & 0o777 == 0o600
+    assert call("export", "audit", "other#1", "--csv", "-").stdout == (tmp_path / "all.csv").read_text()
     facts = json.loads(call("export", "audit#2", "--json").stdout)
     reached = [("dlg", 16), ("dlg", 12), ("idlg", None), ("idlg", None)]
     assert [(row["attack"], row["psnr"]) for row in facts] == reached

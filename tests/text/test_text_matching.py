@@ -1,6 +1,7 @@
 """Texts by matching gradients: words that are proven, objectives against slow twins, words reordered."""
 
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from gradleak.observe import Domain
 from gradleak.text.matching import Start
 from gradleak.text.published import CosineByTensor, EmbeddingNorm, SquaredAndAbsolute
 from gradleak.text.reordering import Reordering
+from gradleak.text.unsaid import TextItself, next_soft
 
 transformers = pytest.importorskip("transformers")
 
@@ -91,18 +93,107 @@ def test_what_is_known_is_not_searched_and_padding_is_padding():
     assert found.tokens.tolist() == ids.tolist()
 
 
-def test_masked_words_are_labels_that_must_be_told():
-    net = model(4, "BertForMaskedLM", "masked")
-    ids = words(5, seed=4)
+def masked(ids, places):
+    """The words at these places as labels, and 3 in their stead."""
     y = torch.full_like(ids, -100)
-    y[0, 2] = ids[0, 2]
-    ids[0, 2] = 3
+    for at in places:
+        y[at], ids[at] = ids[at].clone(), 3
+    return y
+
+
+def decoder(seed=0):
+    torch.manual_seed(seed)
+    shape = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 32}
+    config = transformers.GPT2Config(vocab_size=WORDS, bos_token_id=1, eos_token_id=2, **shape)
+    return text.wrap(transformers.GPT2LMHeadModel(config).eval(), "causal", pad=PAD)
+
+
+def test_places_of_masked_words_must_be_told():
+    net, ids = model(4, "BertForMaskedLM", "masked"), words(5, seed=4)
+    y = masked(ids, [(0, 2)])
     blind = text.dlg_text()(gl.observe(net, ids, y, loss=net.loss), rng=0)
     assert blind.outcome is gl.Outcome.NOT_APPLICABLE
-    assert "label_words" in blind.reason
+    assert "masked=..." in blind.reason
     found = text.dlg_text()(gl.observe(net, ids, y, loss=net.loss, reveal=("labels",)), rng=0)
     assert found.certified
     assert found.tokens.tolist() == ids.tolist()
+
+
+@pytest.mark.parametrize("trials", [1, 2])
+def test_masked_words_are_learnt_where_their_places_are_told(trials):
+    """Of two trials, in one sweep."""
+    net, ids = model(6, "BertForMaskedLM", "masked"), words(4, texts=2, seed=6)
+    y = masked(ids, [(0, 1), (1, 0)])
+    obs = gl.observe(net, ids, y, loss=net.loss)
+    found = text.dlg_text(masked=y >= 0, trials=trials)(obs, rng=0)
+    assert found.certified
+    assert found.client is None
+    assert sorted(zip(found.tokens.tolist(), found.y.tolist(), strict=True)) == sorted(
+        zip(ids.tolist(), y.tolist(), strict=True)
+    )
+
+
+def test_masked_words_that_the_update_does_not_show_are_not_guessed():
+    net, ids = model(4, "BertForMaskedLM", "masked"), words(4, seed=4)
+    y = masked(ids, [(0, 1)])
+    for name, leaf in net.named_parameters():
+        leaf.requires_grad_("bias" not in name)
+    found = text.dlg_text(masked=y >= 0)(gl.observe(net, ids, y, loss=net.loss), rng=0)
+    assert found.outcome is gl.Outcome.NOT_APPLICABLE
+    assert "bias" in found.reason
+
+
+@pytest.mark.parametrize("trials", [1, 2])
+def test_a_decoders_labels_follow_the_text(trials):
+    net, ids = decoder(), words(6, seed=8)
+    obs = gl.observe(net, ids, text.words_as_labels(ids, PAD), loss=net.loss)
+    found = text.dlg_text(trials=trials)(obs, rng=0)
+    assert found.certified
+    assert found.tokens.tolist() == found.y.tolist() == ids.tolist()
+
+
+def test_padding_of_a_decoder_is_no_label():
+    net, ids = decoder(1), words(5, texts=2, seed=9)
+    ids[1, 3:] = PAD
+    obs = gl.observe(net, ids, text.words_as_labels(ids, PAD), loss=net.loss)
+    found = text.dlg_text(given=torch.where(ids == PAD, PAD, -1))(obs, rng=0)
+    assert found.certified
+    assert found.tokens.tolist() == ids.tolist()
+    assert found.y.tolist() == text.words_as_labels(ids, PAD).tolist()
+
+
+def test_a_decoders_labels_that_were_revealed_are_the_text():
+    net, ids = decoder(), words(6, seed=8)
+    obs = gl.observe(net, ids, text.words_as_labels(ids, PAD), loss=net.loss, reveal=("labels",))
+    found = text.dlg_text(evaluations=1, rounds=1, polish=0)(obs, rng=0)
+    assert found.certified
+    assert found.tokens.tolist() == ids.tolist()
+
+
+def test_soft_labels_against_a_slow_twin():
+    table = torch.randn(30, 8, dtype=torch.float64)
+    x = torch.stack((table[4], torch.randn(8, dtype=torch.float64), table[PAD]))[None]
+    soft = TextItself(table, PAD).soft(x)[0]
+    sharp = math.log(30 * 9)  # of 30 words that are alike in nothing, a word's own takes nine parts in ten
+    for row, point in zip(soft[:2], x[0, :2], strict=True):
+        likeness = [float(cosine_similarity(point, word, dim=0)) for word in table]
+        weights = [math.exp(sharp * one) for one in likeness[1:]]
+        assert row[0] == 0
+        assert row[1:].tolist() == pytest.approx([one / sum(weights) for one in weights])
+    assert not soft[2].any()
+    logits = torch.randn(1, 3, 30, dtype=torch.float64)
+    hard = torch.nn.functional.one_hot(torch.tensor([[7, 9, 2]]), 30).double()
+    assert float(next_soft(logits, hard)) == pytest.approx(
+        float(text.next_words(logits, torch.tensor([[7, 9, 2]])))
+    )
+
+
+def test_masked_places_must_fit():
+    net, ids = model(4, "BertForMaskedLM", "masked"), words(5, seed=4)
+    obs = gl.observe(net, ids, masked(ids, [(0, 2)]), loss=net.loss)
+    for wrong in (torch.ones(1, 4).bool(), torch.zeros(1, 5).bool(), torch.ones(1, 5)):
+        with pytest.raises(InvalidInput, match="masked as True"):
+            text.dlg_text(masked=wrong)(obs, rng=0)
 
 
 def test_noise_is_never_a_proof():

@@ -2,6 +2,7 @@
 
 STARTER = """\
 # A plan for `gradleak audit`. It runs as it is, in well under a minute, on pictures that come with gradleak.
+# Texts are audited too: docs/text.md has a plan for them.
 # Every key is explained in docs/plan.md. `gradleak plan check plan.toml` looks it over and runs nothing.
 
 title = "My first audit"
@@ -21,6 +22,7 @@ ladder = "ends"                   # a server that knows everything, and one that
 build = "mlp"                     # a model of `gradleak list models`, or yours as "module:callable"
 # arguments = { classes = 10 }    # what it is handed beside its records' channels, size and classes
 # weights = "weights.safetensors" # trained weights; without them, those that the seed draws
+
 
 [data]
 source = "digits"                 # or a folder with one for each class, x.npz, "module:callable", ...
@@ -50,7 +52,7 @@ level = "quick"                   # or "standard", or "thorough"
 # target = 20                     # decibels; dearer attacks are spared where one is well past it
 
 [limits]                          # what `gradleak check plan.toml` asks
-max_psnr = 18                     # decibels, of any record
+max_psnr = 18                     # decibels, of any picture; max_rouge = 30 for texts
 # max_ssim = 0.5
 # max_label_accuracy = "random+0.2" # 0.2 above chance; of few records it is a coin toss
 # max_leaked = 0.1                # the share of records that leak

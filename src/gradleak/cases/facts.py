@@ -71,7 +71,9 @@ def defenses_of(client: Client) -> list[str]:
 def _samples(work: Work, class_names: Mapping[int, str]) -> list[Facts]:
     found = []
     for group, (_, y) in enumerate(work.batches):
-        labels: Sequence[int | None] = y.tolist() if y.dim() == 1 and not y.is_floating_point() else [None] * len(y)
+        labels: Sequence[int | None] = (
+            y.tolist() if y.dim() == 1 and not y.is_floating_point() else [None] * len(y)
+        )
         for name, label in zip(work.names[group], labels, strict=True):
             called = "" if label is None else class_names.get(label, str(label))
             found.append(

@@ -112,6 +112,6 @@ def _labels_read(forecast: Forecast, y: Tensor) -> Facts:
         return {}
     return {
         "label_agreement": label_agreement(guess.y.cpu(), y.cpu()),
-        "null_label_agreement": null_label_agreement(y.cpu(), classes, rng=0),
+        "null_label_agreement": null_label_agreement(y.cpu(), classes),
         "labels_given": False,
     }

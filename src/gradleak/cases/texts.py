@@ -135,4 +135,4 @@ def _labels_read(guess: Any, classes: int | None, y: Tensor) -> Facts:
 
 
 def _by_chance(y: Tensor, classes: int | None) -> float | None:
-    return None if classes is None else null_label_agreement(y.cpu(), classes, rng=0)
+    return None if classes is None else null_label_agreement(y.cpu(), classes)

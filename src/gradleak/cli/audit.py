@@ -16,7 +16,7 @@ from gradleak.cli.console import (
     quiet_option,
     results,
 )
-from gradleak.cli.models import device_option
+from gradleak.cli.models import device_option, ray_option, workers_option
 from gradleak.cli.watching import watching
 
 if TYPE_CHECKING:
@@ -34,10 +34,14 @@ if TYPE_CHECKING:
 )
 @click.option("--resume", is_flag=True, help="Go on with an unfinished run of this plan, and begin no other.")
 @click.option("--retry", is_flag=True, help="Run cases again that failed before.")
-@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
-@click.option("--ray", metavar="ADDRESS", help='A Ray cluster to run on, or "local" for one of WORKERS here.')
+@workers_option
+@ray_option
 @device_option
-@click.option("--no-pictures", is_flag=True, help="Leave private and recovered pictures out of the report.")
+@click.option(
+    "--no-pictures",
+    is_flag=True,
+    help="Leave private and recovered records out of the report, pictures and texts.",
+)
 @json_option
 @quiet_option
 def audit(

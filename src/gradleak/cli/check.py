@@ -10,6 +10,7 @@ import click
 from gradleak.audit.limits import FAULTS, Judged, Limits, judge, require_ways
 from gradleak.cli.console import EXIT_INTERRUPTED, console, json_option, print_json, quiet_option
 from gradleak.cli.kept import FOLDER, kept
+from gradleak.cli.models import device_option, ray_option, workers_option
 from gradleak.cli.watching import watching
 from gradleak.errors import InvalidInput
 
@@ -45,7 +46,9 @@ EXIT_BROKEN = 1
     show_default=True,
     help="Folder that the audit of a plan is kept in.",
 )
-@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
+@workers_option
+@ray_option
+@device_option
 @click.option("--junit", "junit_file", type=click.Path(path_type=Path), help="Write JUnit XML there.")
 @click.option("--sarif", "sarif_file", type=click.Path(path_type=Path), help="Write SARIF 2.1.0 there.")
 @json_option
@@ -56,6 +59,8 @@ def check(
     allow: tuple[str, ...],
     out: Path,
     workers: int,
+    ray: str | None,
+    device: str,
     junit_file: Path | None,
     sarif_file: Path | None,
     as_json: bool,
@@ -76,7 +81,11 @@ def check(
     there = kept(source) if path.is_dir() or ("#" in source and not path.is_file()) else None
     planned = _planned(path, ways) if there is None else there.record.facts["plan"].get("limits", {})
     limits = _limits(planned, maxima | {"ways": ways, "allow": allow})
-    record = there.record if there else _audited(path, out, workers, quiet=quiet or as_json)
+    record = (
+        there.record
+        if there
+        else _audited(path, out, workers=workers, ray=ray, device=device, quiet=quiet or as_json)
+    )
     judged = judge(record, limits)
     _write(record, judged, there.folder if there else path, junit_file, sarif_file)
     if as_json:
@@ -111,11 +120,11 @@ def _planned(path: Path, ways: Sequence[str]) -> dict[str, Any]:
     return vars(plan.limits)
 
 
-def _audited(plan: Path, out: Path, workers: int, *, quiet: bool) -> "Record":
+def _audited(plan: Path, out: Path, *, quiet: bool, **how: Any) -> "Record":
     from gradleak.audit.call import run_plan
 
     with watching(quiet=quiet) as tell:
-        return run_plan(plan, out=out, workers=workers, tell=tell).record
+        return run_plan(plan, out=out, tell=tell, **how).record
 
 
 def _write(

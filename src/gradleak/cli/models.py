@@ -1,4 +1,4 @@
-"""Which model, as options that commands share."""
+"""Which model, and where it is run, as options that commands share."""
 
 from pathlib import Path
 
@@ -23,4 +23,10 @@ weights_option = click.option(
 )
 device_option = click.option(
     "--device", default="cpu", show_default=True, help="Where to compute, such as cuda."
+)
+workers_option = click.option(
+    "--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes."
+)
+ray_option = click.option(
+    "--ray", metavar="ADDRESS", help='A Ray cluster to run on, or "local" for one of WORKERS here.'
 )

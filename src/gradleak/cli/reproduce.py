@@ -29,6 +29,7 @@ _NAMES = (
     "influence-initialization",
     "dlg-defenses",
     "dlg-text",
+    "text-attacks",
     "masking",
     "dropout",
 )
@@ -92,12 +93,14 @@ def reproduce(
       noise, low precision and pruning, told of and not; six minutes (Zhu et al. 2019)
     dlg-text
       a sentence after 0, 10, 20, ... matching gradients, masked LM (Zhu et al. 2019)
+    text-attacks
+      DLG, TAG, LAMP and DAGER by batch size and length; --pictures counts batches (four papers)
     masking
       from where masking, clipping, pruning and noise hide; ten minutes (Kim and Park 2024)
     dropout
       rates of dropout, and attackers who get around it (Zheng 2021)
 
-    The first two run on bundled pictures, dlg-text on sentences, which --pictures counts,
+    The first two run on bundled pictures, dlg-text and text-attacks on sentences, which --pictures counts,
     influence on some pictures and on CIFAR-10's test set, the others on MNIST's or CIFAR-10's:
 
     \b

@@ -92,7 +92,9 @@ def diff(a: str, b: str, folder: Path, as_json: bool) -> None:
 @runs.command()
 @click.argument("names", metavar="[RUN]...", nargs=-1)
 @folder_option
-@click.option("--csv", "file", type=click.Path(path_type=Path), help="Write a table with a header there.")
+@click.option(
+    "--csv", "file", type=click.Path(path_type=Path), help="Write a table with a header there; - prints it."
+)
 @json_option
 def export(names: tuple[str, ...], folder: Path, file: Path | None, as_json: bool) -> None:
     """Export runs as a table with one row for each record and attack, for pandas or a spreadsheet.
@@ -110,6 +112,9 @@ def export(names: tuple[str, ...], folder: Path, file: Path | None, as_json: boo
     table = [{"folder": str(one.folder), **row} for one in found for row in rows(one.record)]
     if file is None:
         print_json(table)
+        return
+    if str(file) == "-":
+        click.echo(as_csv(table), nl=False)
         return
     write_whole(file, as_csv(table).encode("utf-8", "replace"))
     console.print(f"{len(table)} rows written to {file}", highlight=False, markup=False)

@@ -2,12 +2,13 @@
 
 from collections import Counter
 
+import numpy as np
 import torch
+from scipy.stats import binom
 from torch import Tensor
 
-from gradleak.errors import InvalidBatch, InvalidInput
+from gradleak.errors import InvalidBatch
 from gradleak.metrics.checks import check_classes, check_labels
-from gradleak.randomness import Rng, generator
 
 
 def label_agreement(guess: Tensor, truth: Tensor) -> float:
@@ -25,13 +26,16 @@ def label_agreement(guess: Tensor, truth: Tensor) -> float:
     return (Counter(guess.tolist()) & Counter(truth.tolist())).total() / len(truth)
 
 
-def null_label_agreement(truth: Tensor, classes: int, *, rng: Rng, draws: int = 200) -> float:
-    """What uniformly random labels agree with the truth, averaged over ``draws`` guesses."""
+def null_label_agreement(truth: Tensor, classes: int) -> float:
+    """What uniformly random labels agree with the truth, on average over all guesses there are.
+
+    How often a class is guessed is binomial, and the average of a sum needs no more than that.
+    """
     check_classes(truth, classes)
-    if draws < 1:
-        raise InvalidInput(f"draws must be at least 1, but is {draws}; 200 settle the second digit")
-    guesses = torch.randint(classes, (draws, len(truth)), generator=generator(rng))
-    return sum(label_agreement(guess, truth) for guess in guesses) / draws
+    counts, guessed = torch.bincount(truth.cpu().long(), minlength=classes), np.arange(len(truth) + 1)
+    chances = binom.pmf(guessed, len(truth), 1 / classes)
+    right = np.minimum.outer(counts.numpy(), guessed) @ chances
+    return float(right.sum()) / len(truth)
 
 
 def flat_label_agreement(truth: Tensor, classes: int) -> float:

@@ -72,7 +72,7 @@ def score(
     the null stronger, and the leak look smaller. Where ``classes`` is None, labels have no null and are
     not scored. ``rng`` draws the random nulls and nothing else.
     """
-    pixels, labels = spawn(rng, 2)
+    (pixels,) = spawn(rng, 1)
     pairing = pair(guess_x, x)
     guess = guess_x[pairing]
     null = mean_picture(reference, x.shape)
@@ -80,7 +80,7 @@ def score(
     noise = random_picture(x.shape, rng=pixels)
     noise = noise[pair(noise, x)]
     pictures = x.ndim == 4 and min(x.shape[2:]) >= SMALLEST_SIDE
-    agreement, random_agreement, flat_agreement = _label_scores(guess_y, y, classes, labels)
+    agreement, random_agreement, flat_agreement = _label_scores(guess_y, y, classes)
     return Scores(
         mse=mse(guess, x),
         psnr=psnr(guess, x),
@@ -96,11 +96,11 @@ def score(
 
 
 def _label_scores(
-    guess: Tensor | None, truth: Tensor | None, classes: int | None, rng: Rng
+    guess: Tensor | None, truth: Tensor | None, classes: int | None
 ) -> tuple[float, float, float] | tuple[None, None, None]:
     if guess is None or truth is None or classes is None:
         return None, None, None
-    random = null_label_agreement(truth, classes, rng=rng)
+    random = null_label_agreement(truth, classes)
     return label_agreement(guess, truth), random, flat_label_agreement(truth, classes)
 
 

@@ -20,6 +20,7 @@ from gradleak.reproduce.masking import masking
 from gradleak.reproduce.r_gap import r_gap
 from gradleak.reproduce.ssras import ssras
 from gradleak.reproduce.table import Column, Paper, Table, Told, Value
+from gradleak.reproduce.text_attacks import text_attacks
 
 _BOTH = ("mnist", "cifar10")
 _BUNDLED = ("faces", "photos")
@@ -93,6 +94,12 @@ TABLES: dict[str, Paper] = {
         6,
         (),
     ),
+    "text-attacks": Paper(
+        "DLG, TAG, LAMP and DAGER by batch size and length; --pictures counts batches (four papers)",
+        text_attacks,
+        3,
+        (),
+    ),
     "masking": Paper(
         "from where masking, clipping, pruning and noise hide; ten minutes (Kim and Park 2024)",
         masking,
@@ -129,4 +136,5 @@ __all__ = [
     "masking",
     "r_gap",
     "ssras",
+    "text_attacks",
 ]

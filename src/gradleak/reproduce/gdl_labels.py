@@ -89,7 +89,7 @@ def _cell(pool: Sample, models: Sequence[nn.Module], client: Client, size: int) 
             guess = method(obs, rng=own)
             if isinstance(guess, LabelGuess) and guess.y is not None:
                 shares[name].append(metrics.label_agreement(guess.y, y))
-        shares["null random"].append(metrics.null_label_agreement(y, _CLASSES, rng=own))
+        shares["null random"].append(metrics.null_label_agreement(y, _CLASSES))
         shares["null flat"].append(metrics.flat_label_agreement(y, _CLASSES))
     means = {name: statistics.mean(each) if each else None for name, each in shares.items()}
     exact = sum(share == 1 for share in shares["GDL"])

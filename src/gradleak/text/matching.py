@@ -16,12 +16,13 @@ from gradleak.attacks.matching import LayerwiseSquaredError, Matching
 from gradleak.attacks.matching.optimizers.base import is_count
 from gradleak.errors import InvalidInput, MissingInformation
 from gradleak.labels import LabelGuess, Unanswerable
-from gradleak.observe import Observation, Task
+from gradleak.observe import Client, Observation, Task
 from gradleak.observe.task import attention_by_formula
 from gradleak.observe.uncertainty import told
 from gradleak.randomness import Rng, generator, spawn
 from gradleak.text.adapter import without_table
 from gradleak.text.reordering import Reordering
+from gradleak.text.unsaid import Unsaid, unsaid
 from gradleak.trees import norm
 
 _PROVEN = 1e-6
@@ -87,6 +88,9 @@ class TextMatching:
     without which all texts count as equally long; -1 for those to be found. ``std`` is that of the start, by
     default the table's. The gradient of the word embeddings is not matched, since embeddings look up no rows;
     it is used to prove words. Tensors whose gradient is rounding, such as biases of keys, are left out.
+
+    Labels that are words need not be told. Those of a decoder are the text itself, and follow the candidate.
+    Those that were masked out are learnt, where ``masked`` [B, T] is True at their places.
     """
 
     matching: Matching
@@ -94,6 +98,7 @@ class TextMatching:
     std: float | None = None
     polish: int = 500
     rounds: int = 1
+    masked: Tensor | None = None
 
     def __post_init__(self) -> None:
         if not is_count(self.rounds) or self.polish < 0:
@@ -124,8 +129,14 @@ class TextMatching:
             yield MatchedTexts(Outcome.NOT_APPLICABLE, reason=refusal)
             return
         obs = obs.plainest
-        self._check_given(obs)
-        words, facts = _Words(obs, self.given), _without_rounding(without_table(obs))
+        self._check_places(obs)
+        labels = unsaid(obs, _table(obs), self.masked)
+        if isinstance(labels, Unanswerable):
+            yield MatchedTexts(Outcome.NOT_APPLICABLE, reason=labels.reason)
+            return
+        words, facts = _Words(obs, _given(obs, self.given), labels), _without_rounding(without_table(obs))
+        if labels is not None:
+            facts = dataclasses.replace(facts, client=labels.around(facts.client))
         best: MatchedTexts | None = None
         for own in spawn(generator(rng), self.rounds):
             before, latest = best, None
@@ -144,7 +155,9 @@ class TextMatching:
     def _from(self, words: "_Words", before: MatchedTexts | None) -> Matching:
         """A descent from random embeddings, or from the words of the one before, whose labels are kept."""
         optimizer, labels = self.matching.optimizer, self.matching.labels
-        known = self.given
+        known = words.given
+        if words.unsaid is not None:
+            labels = _Settled(torch.zeros(words.free.shape, dtype=torch.int64, device=words.free.device))
         if before is not None and before.tokens is not None and before.y is not None:
             known, labels = before.tokens, _Settled(before.y)
         if isinstance(optimizer, Reordering):
@@ -152,15 +165,21 @@ class TextMatching:
         start = Start(words.table, self.std, known)
         return dataclasses.replace(self.matching, init=start, optimizer=optimizer, labels=labels)
 
-    def _check_given(self, obs: Observation) -> None:
+    def _check_places(self, obs: Observation) -> None:
+        shape, masked = tuple(obs.x_shape[:2]), self.masked
+        if masked is not None and (masked.dtype != torch.bool or masked.shape != shape or not masked.any()):
+            raise InvalidInput(
+                f"expected masked as True where a word was masked out, of shape {list(shape)}; came "
+                f"{masked.dtype} of shape {list(masked.shape)}, {int(masked.sum())} of it not 0"
+            )
         if self.given is None:
             return
         rows = len(_table(obs))
-        whole = not self.given.is_floating_point() and tuple(self.given.shape) == tuple(obs.x_shape[:2])
+        whole = not self.given.is_floating_point() and tuple(self.given.shape) == shape
         if not whole or not -1 <= int(self.given.min()) <= int(self.given.max()) < rows:
             raise InvalidInput(
                 f"expected given words as integers from -1 (to be found) to {rows - 1:,} of shape "
-                f"{list(obs.x_shape[:2])}; came {self.given.dtype} of shape {list(self.given.shape)}"
+                f"{list(shape)}; came {self.given.dtype} of shape {list(self.given.shape)}"
             )
 
 
@@ -170,6 +189,7 @@ class _Words:
 
     obs: Observation
     given: Tensor | None
+    unsaid: Unsaid | None = None
 
     @cached_property
     def facts(self) -> Observation:
@@ -215,7 +235,13 @@ class _Words:
         if step.x is None or step.y is None or not bool(torch.isfinite(step.x).all()):
             return MatchedTexts(**same)
         tokens = self.nearest(step.x)[..., 0]
-        return _scored(MatchedTexts(**same), tokens, self.mismatch(tokens, step.y))
+        y = self.labels(tokens, step.y, step.client)
+        own = {"y": y, "client": None if self.unsaid is not None else step.client}
+        return _scored(MatchedTexts(**{**same, **own}), tokens, self.mismatch(tokens, y))
+
+    def labels(self, tokens: Tensor, y: Tensor, settled: Client | None = None) -> Tensor:
+        """Those of a candidate whose labels were ``y`` before it had these words."""
+        return y if self.unsaid is None else self.unsaid.labels(tokens, y, settled)
 
     def polished(self, found: MatchedTexts, tries: int) -> MatchedTexts:
         """Words exchanged for near ones and swapped in pairs, as long as the mismatch falls."""
@@ -230,14 +256,16 @@ class _Words:
             for change in islice(_changes(some, places, swaps=not stage), tries):
                 tries -= 1
                 changed = change(tokens)
-                value = score if torch.equal(changed, tokens) else self.mismatch(changed, found.y)
+                same = torch.equal(changed, tokens)
+                value = score if same else self.mismatch(changed, self.labels(changed, found.y))
                 if value < score:
                     tokens, score = changed, value
                 if score <= _PROVEN:
                     break
             stage = 0 if score < before else stage + 1
         cost = dataclasses.replace(found.cost, seconds=found.cost.seconds + time.perf_counter() - clock)
-        return _scored(dataclasses.replace(found, cost=cost), tokens, score)
+        y = self.labels(tokens, found.y)
+        return _scored(dataclasses.replace(found, cost=cost, y=y), tokens, score)
 
     def _doubtful(self, x: Tensor) -> list[tuple[int, int]]:
         """The places whose words are to be found, those farthest from all words first."""
@@ -249,7 +277,7 @@ class _Words:
 
 @dataclass(frozen=True, eq=False)
 class _Settled:
-    """The labels that an earlier round learnt."""
+    """The labels that an earlier round learnt, or the place of those that the client makes up itself."""
 
     y: Tensor
 
@@ -299,12 +327,15 @@ def _refusal(obs: Observation) -> str:
         return "the model is not of words: gradleak.text.wrap(model) makes one of transformers' so"
     if obs.steps != 1:
         return f"the update is the work of {obs.steps} steps, between which the word embeddings have moved"
-    if obs.labels is None and getattr(obs.model, "task", "") != "classification":
-        return (
-            "labels that are words are not learnt; observe(..., reveal=('labels',)) grants them, "
-            "gradleak.text.label_words reads the set of them, and gradleak.text.dager() needs none"
-        )
     return ""
+
+
+def _given(obs: Observation, given: Tensor | None) -> Tensor | None:
+    """The words that the server knows; where a decoder's labels were revealed, these are words too."""
+    if getattr(obs.model, "task", "") != "causal" or obs.labels is None:
+        return given
+    told = obs.labels.clamp_min(-1)
+    return told if given is None else torch.where(given.to(told) < 0, told, given.to(told))
 
 
 def _without_rounding(obs: Observation) -> Observation:

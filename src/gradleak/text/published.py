@@ -27,6 +27,7 @@ def dlg_text(
     labels: LabelStrategy | None = None,
     objective: Objective | None = None,
     given: Tensor | None = None,
+    masked: Tensor | None = None,
     std: float | None = None,
     trials: int = 1,
     evaluations: int = 300,
@@ -53,7 +54,7 @@ def dlg_text(
         double=True,
         references=("dlg",),
     )
-    return TextMatching(matching, given, std, polish, rounds)
+    return TextMatching(matching, given, std, polish, rounds, masked)
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,7 @@ def tag(
     labels: LabelStrategy | None = None,
     alpha: float = 0.05,
     given: Tensor | None = None,
+    masked: Tensor | None = None,
     std: float | None = None,
     trials: int = 1,
     steps: int = 1000,
@@ -108,7 +110,7 @@ def tag(
         double=True,
         references=("tag",),
     )
-    return TextMatching(matching, given, std, polish)
+    return TextMatching(matching, given, std, polish, masked=masked)
 
 
 @dataclass(frozen=True)
@@ -151,6 +153,7 @@ def lamp(
     perplexity: float = 0.2,
     length: float = 0.1,
     given: Tensor | None = None,
+    masked: Tensor | None = None,
     std: float | None = None,
     trials: int = 1,
     steps: int = 1000,
@@ -179,4 +182,4 @@ def lamp(
         double=True,
         references=("lamp",),
     )
-    return TextMatching(matching, given, std, polish)
+    return TextMatching(matching, given, std, polish, masked=masked)

@@ -119,7 +119,7 @@ class Problem:
         if self.first.steps > AT_ONCE:
             return False
         two = noise_batch(self.first.like, (2, self.layout.width)).requires_grad_()
-        y = None if self.y is None else self.y[:1].expand(2, -1)
+        y = None if self.y is None else self.y[:1].expand(2, *self.y.shape[1:])
         stacks = self._stacks_of([0, 0])
         start = two.new_zeros(2)
         try:
