@@ -6,6 +6,7 @@ import math
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -181,6 +182,31 @@ def test_a_run_that_was_killed_early_has_a_report_all_the_same(kept: str) -> Non
     assert "None" not in words
     json.dumps(report.to_dict(), allow_nan=False)
     assert report.markdown()
+
+
+@pytest.mark.parametrize(
+    ("ways", "facts", "words", "absent"),
+    [
+        (["fedsgd"], {}, "Try defenses", "Before you rely on"),
+        (["fedsgd", "weak"], {}, "No way of training that was tried holds", "Try defenses"),
+        (
+            ["fedsgd", "strong"],
+            {},
+            "Before you rely on “fedsgd, clip & <b>noise</b>”, try harder",
+            "No way of",
+        ),
+        (["strong"], {"finished": False}, "Give the same command again", "Try defenses"),
+    ],
+)
+def test_what_to_do_now_follows_from_what_was_found(
+    ways: list[str], facts: dict[str, Any], words: str, absent: str
+) -> None:
+    report = Report(audit(*ways, **facts))
+    for shown in (text(report.html()), report.markdown().replace("\\", "").replace("&lt;", "<")):
+        shown = shown.replace("&amp;", "&").replace("&gt;", ">")
+        assert words in shown
+        assert absent not in shown
+        assert "--max-psnr 18" in shown
 
 
 def test_whatever_others_named_stays_text() -> None:

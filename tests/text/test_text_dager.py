@@ -121,14 +121,16 @@ def test_adapters_alone_give_a_text_away_while_they_have_more_rows_than_it_has_w
 def test_where_it_does_not_apply_it_says_why():
     ids = texts((9,), 300)
     y = torch.tensor([1])
-    config = transformers.DistilBertConfig(vocab_size=300, dim=32, n_layers=2, n_heads=2, hidden_dim=64)
-    other = text.wrap(transformers.DistilBertForSequenceClassification(config).eval())
+    config = transformers.AlbertConfig(
+        vocab_size=300, embedding_size=16, hidden_size=32, num_attention_heads=2, intermediate_size=64
+    )
+    other = text.wrap(transformers.AlbertForSequenceClassification(config).eval())
     drawing = bert()
     drawing.train()
     frozen = bert()
     frozen.network.bert.encoder.requires_grad_(False)
     reasons = {
-        "families bert, roberta, gpt2": gl.observe(other, ids, y),
+        "families bert, camembert, distilbert, gpt2, roberta, xlm-roberta": gl.observe(other, ids, y),
         "drew at random": gl.observe(drawing, ids, y),
         "no|none of the layers": gl.observe(frozen, ids, y),
         "too coarse": gl.observe(bert().bfloat16(), ids, y),

@@ -13,7 +13,7 @@ from gradleak.text.table import Table
 
 def _first(obs: gl.Observation) -> tuple[Anatomy, Table, Span]:
     parts = anatomy(obs)
-    found = span(parts.gradients[0], obs.like.dtype, parts.rounding(obs.like.dtype)[0])
+    found = span(parts.sent[0].blocks, obs.like.dtype, parts.rounding(obs.like.dtype)[0])
     assert isinstance(found, Span)
     return parts, Table.of(parts.words, parts.positions[: obs.x_shape[1]], parts.first), found
 

@@ -37,6 +37,7 @@ def page(record: Record, *, pictures: bool = True) -> str:
             forecasts=audit_figures.forecast(record),
             foretold=audit_words.foretold(record),
             ran=audit_words.ran(record),
+            steps=[step.split("`") for step in audit_words.next_steps(record)],
             costs=audit_words.costs(record),
             knew=audit_words.knew(record),
             plan=audit_words.plan(record),

@@ -21,6 +21,10 @@ def text(record: Record) -> str:
     parts += ["## What each defense leaves", *_shown(tables, "defenses")] * defended
     parts += ["## Forecast and outcome", said(audit_words.foretold(record)), *_shown(tables, "forecasts")]
     parts += ["## Who is exposed", *_shown(tables, "classes", "samples")]
+    parts += [
+        "## What to do now",
+        "\n".join(f"- {_with_code(step)}" for step in audit_words.next_steps(record)),
+    ]
     parts += ["## What was run", said(audit_words.ran(record))]
     parts += _shown(tables, "failed", "missing", "rates", "spared", "cases")
     parts += ["## What it took", _list(audit_words.costs(record))]
@@ -34,6 +38,11 @@ def said(words: str) -> str:
     """Text that stays text: no markup of Markdown's, and none of HTML's."""
     one_line = " ".join(words.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\`*_{}\[\]|#~!$])", r"\\\1", one_line)
+
+
+def _with_code(words: str) -> str:
+    """What stands between two ` stays code."""
+    return "`".join(part if i % 2 else said(part) for i, part in enumerate(words.split("`")))
 
 
 def _shown(tables: dict[str, Table], *names: str) -> list[str]:

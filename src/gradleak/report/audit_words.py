@@ -10,6 +10,7 @@ from gradleak.report.audit_table import counted, listed
 from gradleak.threats.rungs import RUNGS
 
 Pairs = list[tuple[str, str]]
+_NAMED = 3  # ways of training, in one sentence
 
 MEANINGS: Pairs = [
     (
@@ -50,6 +51,7 @@ def contents(scale: Scale, *, defended: bool) -> Pairs:
         ("defenses", "Defenses"),
         ("forecast", "Forecast"),
         ("exposure", "Who is exposed"),
+        ("next", "What to do now"),
         ("run", "What was run"),
         ("read", "How to read this"),
         ("cite", "Whom to cite"),
@@ -133,6 +135,41 @@ def foretold(record: Record) -> str:
     text = f"Whether a record leaks was foretold rightly {right} of {counted(len(pairs), 'time')}."
     more = f" A leak was foretold and not found {counted(over, 'time')}; there, a better attack may find one."
     return text + more * (over > 0)
+
+
+def next_steps(record: Record) -> list[str]:
+    """What to do now, the most urgent first; between two ` stands a command, or a line of the plan."""
+    leaking = [way for way in record.ways if record.leaked(way.name)]
+    holding = [way for way in record.ways if record.bests(way.name) and way not in leaking]
+    limit = "`--max-psnr 18`" if record.scale is PICTURES else "`--max-rouge 30`"
+    said = []
+    if not record.finished:
+        said.append("Give the same command again: the audit goes on from here.")
+    if record.failed:
+        said.append("Look at the cases that failed, and run them again with `gradleak audit PLAN --retry`.")
+    if leaking and not any(way.defenses for way in record.ways):
+        said.append(
+            'Try defenses: `defenses = ["gaussian:std=1e-2"]` in the plan puts noise around every client. '
+            "`gradleak defend` finds how strong one must be, and what it costs in accuracy."
+        )
+    elif leaking and not holding:
+        said.append(
+            "No way of training that was tried holds. Stronger noise, larger batches, more local steps or "
+            "secure aggregation hide more; `gradleak defend` says from where, and what accuracy it costs."
+        )
+    if holding:
+        names = listed(f"“{way.name}”" for way in holding[:_NAMED]) + (
+            " and others" * (len(holding) > _NAMED)
+        )
+        said.append(
+            f'Before you rely on {names}, try harder: `level = "thorough"` in [budget] takes longer attacks, '
+            "more starts and every rung."
+        )
+    said.append(
+        f"Hold releases to what you decide: `gradleak check PLAN` with limits such as {limit} fails a build, "
+        "and `gradleak runs diff` says what a change did."
+    )
+    return said
 
 
 def ran(record: Record) -> str:

@@ -1,7 +1,8 @@
 """Where the families of transformers keep what their first two layers compute with."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -10,8 +11,12 @@ from torch.func import functional_call
 
 from gradleak.errors import UnsupportedLayer
 from gradleak.observe import Observation
+from gradleak.observe.uncertainty import Defended
+from gradleak.text.adapters import Adapter
 from gradleak.text.block import Block, Heard, Norm, cast_fields
+from gradleak.trees import Tree
 
+_EARLIER, _LATER = "lora_A", "lora_B"  # of an adapter's two matrices, as peft calls them
 _OWN = 16 * torch.finfo(torch.float64).eps  # the rounding of what is computed here
 
 
@@ -65,12 +70,37 @@ _GPT2 = Architecture(
     contract="mlp.c_proj",
     last_norm="ln_2",
 )
+_ROBERTA = replace(_BERT, offset=True)
+_DISTILBERT = replace(
+    _BERT,
+    kinds=None,
+    blocks="transformer.layer",
+    readers=("attention.q_lin", "attention.k_lin", "attention.v_lin"),
+    attended="attention.out_lin",
+    reading_norm="sa_layer_norm",
+    expand="ffn.lin1",
+    activation="ffn.activation",
+    contract="ffn.lin2",
+    last_norm="output_layer_norm",
+)
 ARCHITECTURES: dict[str, Architecture] = {
     "bert": _BERT,
-    "roberta": Architecture(**{**_BERT.__dict__, "offset": True}),
+    "camembert": _ROBERTA,
+    "distilbert": _DISTILBERT,
     "gpt2": _GPT2,
+    "roberta": _ROBERTA,
+    "xlm-roberta": _ROBERTA,
 }
 """By transformers' model_type. A further family of the same shape is one entry."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sent:
+    """What the update has of some layers that read the same."""
+
+    blocks: list[Tensor]  # gradients, [rows, d] each
+    deviations: list[Tensor]  # how far their entries are off; none without a defense
+    adapters: list[Adapter]
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +115,16 @@ class Anatomy:
     first: Norm  # from summed embeddings to what the first layer reads
     second: Norm | None  # from the first block's output to what the second layer reads; None: as it is
     block: Block
-    gradients: tuple[list[Tensor], list[Tensor]]  # of the layers that read, for the first two blocks
+    sent: tuple[Sent, Sent]  # of the layers that read in the first two blocks
+    between: Sent | None  # of the first block's own feed-forward layer; None: that is the second of ``sent``
+
+    @property
+    def midway(self) -> "Anatomy":
+        """The same, with what the first block's feed-forward layers read for what the second block reads."""
+        if self.between is None:
+            return self
+        block = replace(self.block, midway=True)
+        return replace(self, block=block, second=None, sent=(self.sent[0], self.between), between=None)
 
     def streams(self, summed: Tensor) -> tuple[Tensor, Tensor]:
         """From the sums of embeddings: what runs through the first block, and what its attention reads."""
@@ -150,6 +189,7 @@ class _Reader:
         self.config = network.config
         self.backbone = f"network.{network.base_model_prefix}"
         self.like = obs.like.double()
+        self.off = obs.uncertainty if isinstance(obs.client, Defended) else {}
         tensors = {**obs.constants, **obs.params}
         self.tensors = {name: t.double() if t.is_floating_point() else t for name, t in tensors.items()}
 
@@ -170,7 +210,8 @@ class _Reader:
             first=self._norm(first),
             second=inner,
             block=self._block(blocks[0]),
-            gradients=(self._gradients(blocks[0]), self._gradients(blocks[1])),
+            sent=(self._sent(blocks[0], family.readers), self._sent(blocks[1], family.readers)),
+            between=self._sent(blocks[0], (family.expand,)),
         )
 
     def _positions(self, name: str) -> Tensor:
@@ -210,17 +251,30 @@ class _Reader:
             W = functional_call(module, own, (torch.eye(width).to(self.like),)) - b
         return W.T, b[0]
 
-    def _gradients(self, block: str) -> list[Tensor]:
-        """Of each layer that reads, [rows, d]: every row is a sum of what was read, over the words."""
+    def _sent(self, block: str, layers: tuple[str, ...]) -> Sent:
+        paths = [f"{block}.{layer}" for layer in layers]
+        return Sent(self._rows(paths, self.obs.update), self._rows(paths, self.off), self._adapters(paths))
+
+    def _rows(self, paths: list[str], of: Tree) -> list[Tensor]:
+        """[rows, d] of each matrix: every row of a gradient is a sum of what was read, over the words."""
         d, found = self.config.hidden_size, []
-        for reader in self.family.readers:
-            path = f"{block}.{reader}"
-            for name, leaf in self.obs.update.items():
-                if name.startswith(f"{path}.") and leaf.dim() == 2:
-                    rows = leaf.T if self._stored_transposed(path, name) else leaf
-                    if rows.shape[1] == d and "lora_B" not in name:
-                        found.append(rows.double())
+        for path, name in _matrices(paths, of):
+            rows = of[name].T if self._stored_transposed(path, name) else of[name]
+            if rows.shape[1] == d and _LATER not in name:
+                found.append(rows.double())
         return found
+
+    def _adapters(self, paths: list[str]) -> list[Adapter]:
+        update = self.obs.update
+        names = [name for _, name in _matrices(paths, update) if _LATER in name]
+        pairs = ((update[name].double(), self.tensors.get(name.replace(_LATER, _EARLIER))) for name in names)
+        return [Adapter(rows, inner) for rows, inner in pairs if inner is not None]
 
     def _stored_transposed(self, path: str, name: str) -> bool:
         return name == f"{path}.weight" and not isinstance(self.model.get_submodule(path), nn.Linear)
+
+
+def _matrices(paths: list[str], of: Tree) -> Iterator[tuple[str, str]]:
+    """Each layer's path and the names of its matrices."""
+    for path in paths:
+        yield from ((path, name) for name in of if name.startswith(f"{path}.") and of[name].dim() == 2)

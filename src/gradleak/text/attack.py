@@ -10,17 +10,19 @@ from torch import Tensor
 from gradleak.attacks.base import Cost, Outcome
 from gradleak.errors import InvalidInput, UnsupportedLayer
 from gradleak.observe import Observation
+from gradleak.observe.uncertainty import Defended
 from gradleak.randomness import Rng, generator
 from gradleak.text.architecture import Anatomy, anatomy
-from gradleak.text.causal import Grown, decode_causal
+from gradleak.text.causal import Grown, decode_causal, trimmed
 from gradleak.text.encoder import Guessed, decode_encoder, evidence
+from gradleak.text.hearing import listen, refusal_of, slack
 from gradleak.text.rows import is_tied
 from gradleak.text.shares import places, shares
-from gradleak.text.span import Span, span
+from gradleak.text.span import Span
 from gradleak.text.table import Table
 
-_CHANCE = 0.1  # of random vectors may pass a test that says something
-_FURTHER = 10  # times the bound, for words that are only proposed: weak ones may sink in noise
+_RIVAL = 2.0  # times the bound: what may have been read instead
+_TRIED = 64  # words at each position, where noise may hide true ones from the first layer
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +60,9 @@ class Dager:
     read at which positions, up to aliases; the second, whose inputs depend on the text, tells which make
     sentences. ``miss`` is the share of true words that noise may cost. ``tries`` are guesses at each
     sentence of an encoder, and ``widest`` the prefixes that a decoder holds at once. ``end`` is the word that
-    ends every text of an encoder, such as [SEP]; None: found out.
+    ends every text of an encoder, such as [SEP]; None: found out. What a defense is known to have done to
+    the update is taken into account: entries that are missing are completed, since a gradient of few words
+    is a matrix of low rank, and each weighs as much as is known of its noise.
 
     The paper sets its thresholds by hand and tries all combinations for encoders. Here the words' shares
     of the gradient place most of them and group them by sentence first.
@@ -97,19 +101,20 @@ class Dager:
         return Texts(**{**found.__dict__, "cost": cost})
 
     def _read(self, obs: Observation, rng: Rng) -> Texts:
-        refusal = _refusal(obs)
+        refusal = refusal_of(obs)
         if refusal:
             return _inapplicable(refusal)
         try:
             parts = anatomy(obs)
         except UnsupportedLayer as unsupported:
             return _inapplicable(str(unsupported))
-        spans = _spans(obs, parts, self.miss)
-        if isinstance(spans, str):
-            return _inapplicable(spans)
+        heard = listen(obs, parts, self.miss)
+        if isinstance(heard, str):
+            return _inapplicable(heard)
+        parts, spans = heard
         first, second = spans
         table = Table.of(parts.words, parts.positions[: obs.x_shape[1]], parts.first)
-        pairs = table.passing(first, first.bound(self.miss) * _further(first))
+        pairs = table.passing(first, first.bound(self.miss) * slack(first))
         if not len(pairs):
             return Texts(Outcome.STALLED, reason="no word at any position is in the span of the first layer")
         found = self._decoded(obs, parts, table, spans, pairs, rng)
@@ -132,18 +137,26 @@ class Dager:
         rng: Rng,
     ) -> Texts:
         bound = spans[1].bound(self.miss)
-        taken = bound * _further(spans[1])
+        taken = bound * slack(spans[1])
         if parts.causal:
-            grown = decode_causal(parts, table, spans[1], pairs, taken, self.widest)
-            sure = _complete(grown, pairs, spans[1].rank, obs.batch_size)
+            tried = table.likeliest(spans[0], _TRIED) if spans[0].noisy else pairs
+            tried = torch.unique(torch.cat((pairs, tried)), dim=0)
+            grown = decode_causal(parts, table, spans[1], tried, taken, self.widest, obs.batch_size)
+            if spans[1].noisy:
+                grown = trimmed(grown, bound, spans[1].rank)
+            firm = pairs[spans[0].test(table.read(*pairs.T)) <= spans[0].bound(self.miss)]
+            sure = _complete(grown, firm, spans[1], obs.batch_size, bound)
             return _judged(grown, (), obs.batch_size, bound if sure else 0.0)
         words, length = torch.unique(pairs[:, 0]), int(pairs[:, 1].max()) + 1
-        own = shares(parts.gradients[0], spans[0], table, words, length)
+        own = shares(spans[0], table, words, length)
         estimates = [] if own is None else [places(own.words, own.positions)]
         if own is not None:
             estimates += _from_rows(obs, parts, words, length)
         known = evidence(pairs, estimates, own, self.end)
-        guessed = decode_encoder(parts, spans[1], known, taken, obs.batch_size, self.tries, generator(rng))
+        least = max(span.rank for span in spans)
+        guessed = decode_encoder(
+            parts, spans[1], known, taken, obs.batch_size, self.tries, generator(rng), least
+        )
         return _judged(guessed, guessed.guesses, obs.batch_size, bound)
 
 
@@ -152,61 +165,38 @@ def dager(miss: float = 1e-4, tries: int = 12, widest: int = 1024, end: int | No
     return Dager(miss, tries, widest, end)
 
 
-def _refusal(obs: Observation) -> str:
-    if obs.like.dtype not in (torch.float32, torch.float64):
-        return (
-            f"numbers of {obs.like.dtype} are too coarse for a span; the client must send float32 or float64"
-        )
-    if obs.draws:
-        return (
-            f"{', '.join(obs.draws)} drew at random, so that the layers read no vectors that can be computed"
-        )
-    if obs.steps != 1:
-        return f"the update is the work of {obs.steps} steps, between which what the layers read has moved"
-    return ""
-
-
 def _inapplicable(reason: str) -> Texts:
     return Texts(Outcome.NOT_APPLICABLE, reason=reason)
 
 
 def _from_rows(obs: Observation, parts: Anatomy, words: Tensor, positions: int) -> list[Tensor]:
-    """C by the embeddings' own gradients, where they were sent and hold nothing else."""
-    if parts.table not in obs.update or parts.position_table not in obs.update or is_tied(obs):
+    """C by the embeddings' own gradients, where they were sent as they are and hold nothing else."""
+    if (
+        isinstance(obs.client, Defended)
+        or parts.table not in obs.update
+        or parts.position_table not in obs.update
+        or is_tied(obs)
+    ):
         return []
     start = len(obs.update[parts.position_table]) - len(parts.positions)
     at = obs.update[parts.position_table][start : start + positions].double()
     return [places(obs.update[parts.table][words].double(), at)]
 
 
-def _spans(obs: Observation, parts: Anatomy, miss: float) -> tuple[Span, Span] | str:
-    """Of both layers; or why one says nothing, since vectors that nobody has read would pass."""
-    found, rounding = [], parts.rounding(obs.like.dtype)
-    for layer, made_up in enumerate(parts.made_up()):
-        one = span(parts.gradients[layer], obs.like.dtype, rounding[layer])
-        if isinstance(one, Span) and bool((one.test(made_up) <= one.bound(miss)).double().mean() > _CHANCE):
-            one = "the gradient fills all dimensions that words have: too many of them, or too much noise"
-        if isinstance(one, str):
-            return f"in the {('first', 'second')[layer]} layer, {one}"
-        found.append(one)
-    return found[0], found[1]
-
-
-def _further(span: Span) -> float:
-    return _FURTHER if span.noisy else 1
-
-
-def _complete(grown: Grown, pairs: Tensor, rank: int, count: int) -> bool:
+def _complete(grown: Grown, pairs: Tensor, second: Span, count: int, bound: float) -> bool:
     """Whether a decoder's sentences explain all that was read, and no more.
 
-    The second layer has read one vector for each different prefix: where there are fewer, one was broken
-    off. More sentences than the batch has texts are ambiguous: noise hides how little a word owes to those
+    The second layer has read one vector for each different prefix: where fewer pass, one was broken off;
+    where more do under noise, one of them is not needed. More sentences than the batch has texts are
+    ambiguous, and so are others that would nearly pass: noise hides how little a word owes to those
     before it.
     """
-    prefixes = {tuple(s[: i + 1].tolist()) for s in grown.sentences for i in range(len(s))}
-    used = {word for prefix in prefixes for word in prefix}
-    explained = len(prefixes) >= rank and len(grown.sentences) <= count
-    return not grown.cut and explained and used >= set(pairs[:, 0].tolist())
+    used = {word for sentence in grown.sentences for word in sentence.tolist()}
+    read = len(grown.read(bound))
+    explained = read == second.rank or (read > second.rank and not second.noisy)
+    explained &= len(grown.sentences) <= count
+    alone = grown.rival > _RIVAL * bound and not grown.cut
+    return explained and alone and used >= set(pairs[:, 0].tolist())
 
 
 def _judged(found: Grown | Guessed, guesses: tuple[Tensor, ...], count: int, bound: float) -> Texts:

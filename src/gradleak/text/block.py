@@ -46,6 +46,7 @@ class Block:
     last_norm: Norm
     heads: int
     norms_first: bool  # GPT-2 norms what a layer reads, BERT what it has written
+    midway: bool = False  # whether its output is what its feed-forward layers read
 
     def hear(self, stream: Tensor, read: Tensor) -> Heard:
         W, b = self.read
@@ -57,12 +58,13 @@ class Block:
 
     def end(self, stream: Tensor, context: Tensor) -> Tensor:
         """The block's output where attention has gathered ``context`` [..., heads, d / heads]."""
-        written = _apply(self.attended, context.flatten(-2))
+        stream = stream + _apply(self.attended, context.flatten(-2))
+        read = self.last_norm(stream) if self.norms_first else self.attention_norm(stream)
+        if self.midway:
+            return read
         if self.norms_first:
-            stream = stream + written
-            return stream + self._forward(self.last_norm(stream))
-        stream = self.attention_norm(stream + written)
-        return self.last_norm(stream + self._forward(stream))
+            return stream + self._forward(read)
+        return self.last_norm(read + self._forward(read))
 
     def _forward(self, x: Tensor) -> Tensor:
         hidden: Tensor = self.activation(_apply(self.expand, x))

@@ -67,16 +67,24 @@ def decode_encoder(
     count: int,
     tries: int,
     rng: Generator,
+    least: int = 0,
 ) -> Guessed:
-    """Up to ``count`` sentences, with ``tries`` guesses for each."""
-    return _Search(parts, second, known, bound, count, rng).run(tries)
+    """Up to ``count`` sentences, of ``least`` words in all, with ``tries`` guesses for each."""
+    return _Search(parts, second, known, bound, count, least, rng).run(tries)
 
 
 class _Search:
     """Guesses in float32, and certifies in float64."""
 
     def __init__(
-        self, parts: Anatomy, second: Span, known: Evidence, bound: float, count: int, rng: Generator
+        self,
+        parts: Anatomy,
+        second: Span,
+        known: Evidence,
+        bound: float,
+        count: int,
+        least: int,
+        rng: Generator,
     ) -> None:
         self.exact, self.second, self.known, self.bound, self.rng = parts, second, known, bound, rng
         self.parts: Anatomy = cast_fields(parts, torch.float32)
@@ -86,7 +94,7 @@ class _Search:
         self.read = second.null.new_zeros(
             second.null.shape[0], 0
         ).float()  # an orthonormal basis of found ones
-        self.tests, self.count = 0, count
+        self.tests, self.count, self.least = 0, count, least
         self.group = self._grouped()
 
     def run(self, tries: int) -> Guessed:
@@ -103,7 +111,7 @@ class _Search:
                 if words in self.found:
                     continue
                 worst = self._certified(words)
-                if worst <= self.bound:
+                if worst <= self.bound and self._leaves_none(words):
                     ambiguous = self.second.noisy and self._has_double(text, length, end)
                     self._keep(words, math.inf if ambiguous else worst)
                     ends = (end,)
@@ -114,6 +122,14 @@ class _Search:
         sentences = tuple(torch.tensor(words) for words in self.found)
         guesses = tuple(torch.tensor(words) for words in best)
         return Guessed(sentences, tuple(self.found.values()), guesses, self.tests, spent)
+
+    def _leaves_none(self, words: tuple[int, ...]) -> bool:
+        """Whether the last sentence has the words that the others leave.
+
+        Where noise hides what a word owes to the others, a part of a sentence passes for the whole.
+        """
+        last = len(self.found) + 1 == self.count
+        return not last or sum(map(len, (*self.found, words))) >= self.least
 
     def _keep(self, words: tuple[int, ...], worst: float) -> None:
         self.found[words] = worst
@@ -140,13 +156,18 @@ class _Search:
         return group
 
     def _has_double(self, text: Tensor, length: int, end: int) -> bool:
-        """Whether noise hides the difference to a text with one word exchanged."""
+        """Whether noise hides what parts it from a text with one word exchanged, or with one less or more."""
         inside, _ = self._choices(-1, length, end, heat=1.0)
-        others = self._exchanges(text, inside)
-        if not len(others):
-            return False
-        worst = self.second.test(self.exact.second_reading(self.known.pairs[others, 0])).amax(-1)
-        return bool((worst <= self.bound).any())
+        behind = (self.known.pairs[:, 1] == length).nonzero()
+        longer = torch.cat((text.expand(len(behind), -1), behind), 1)
+        others = [self._exchanges(text, inside), longer]
+        if self._leaves_none(tuple(self.known.pairs[text[:-1], 0].tolist())):
+            others.append(text[None, :-1])
+        return any(bool((self._worst(some) <= self.bound).any()) for some in others if some.numel())
+
+    def _worst(self, texts: Tensor) -> Tensor:
+        """The largest χ²/k of each."""
+        return self.second.test(self.exact.second_reading(self.known.pairs[texts, 0])).amax(-1)
 
     def _next(self, turn: int) -> int:
         """The groups in turn, those with most words first; -1 where there are none."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from gradleak.errors import GradleakError, UnsupportedLayer
 from gradleak.observe import Observation
 from gradleak.text.architecture import Anatomy, anatomy
-from gradleak.text.attack import _further, _refusal, _spans
+from gradleak.text.hearing import listen, refusal_of, slack
 from gradleak.text.rows import bag_of_words, is_tied
 from gradleak.text.span import Span
 from gradleak.text.table import Table
@@ -104,7 +104,7 @@ def _is_noisy(obs: Observation, clean: Tree) -> bool:
 def by_span(obs: Observation, ids: Tensor) -> Read | str:
     """By the first two layers' spans, as ``dager`` reads them; or why that way is closed."""
     obs = obs.plainest
-    if refusal := _refusal(obs):
+    if refusal := refusal_of(obs):
         return refusal
     real = words_of(obs, ids)
     if not bool((real.long().diff(dim=1) <= 0).all()):
@@ -114,8 +114,8 @@ def by_span(obs: Observation, ids: Tensor) -> Read | str:
     except UnsupportedLayer as unsupported:
         return str(unsupported)
     with torch.no_grad():
-        spans = _spans(obs, parts, _MISS)
-        return spans if isinstance(spans, str) else _Reader(parts, spans, ids.shape[1]).read(ids, real)
+        heard = listen(obs, parts, _MISS)
+        return heard if isinstance(heard, str) else _Reader(*heard, ids.shape[1]).read(ids, real)
 
 
 class _Reader:
@@ -123,7 +123,7 @@ class _Reader:
 
     def __init__(self, parts: Anatomy, spans: tuple[Span, Span], length: int) -> None:
         self.parts, self.first, self.second = parts, *spans
-        self.bounds = tuple(span.bound(_MISS) * _further(span) for span in spans)
+        self.bounds = tuple(span.bound(_MISS) * slack(span) for span in spans)
         table = Table.of(parts.words, parts.positions[:length], parts.first)
         self.pairs = table.passing(self.first, self.bounds[0])
         order = self.first.test(table.read(*self.pairs.T)).argsort()
@@ -134,9 +134,8 @@ class _Reader:
         for i, row in enumerate(ids):
             words = row[real[i]]
             seen, passed = self._first(words), self._second(words[None])[0]
-            passed[-1] |= (
-                self.parts.causal
-            )  # what comes last in a decoder's text is read by nothing behind it
+            # What comes last in a decoder's text is read by nothing behind it.
+            passed[-1] |= self.parts.causal
             named[i, : len(words)] = seen.double()
             share = 1 / (1 + self._rivals(words)) if bool((seen & passed).any()) else 0.0
             placed[i, : len(words)] = (seen & passed) * share

@@ -26,14 +26,16 @@ class Shares:
     values: Tensor  # [W, d]: those of the words in the gradient of the values alone
 
 
-def shares(gradients: list[Tensor], span: Span, table: Table, words: Tensor, length: int) -> Shares | None:
-    """None where there are more words and positions than dimensions."""
+def shares(span: Span, table: Table, words: Tensor, length: int) -> Shares | None:
+    """None where there are more words and positions than dimensions, or no whole gradient."""
+    if not span.blocks:
+        return None
     known = torch.cat((table.words[words], table.positions[:length])) * table.norm.weight
-    known = torch.cat((known, table.norm.bias[None]))
+    known = torch.cat((known, table.norm.bias[None])) * span.basis.any(1)
     if len(known) > known.shape[1]:
         return None
     dual = span.basis @ (span.basis.T @ torch.linalg.pinv(known))  # noise beside the span is left out
-    each = [block @ dual / torch.linalg.matrix_norm(block) for block in gradients]
+    each = [block @ dual / torch.linalg.matrix_norm(block) for block in span.blocks]
     every, n = torch.cat(each), len(words)
     return Shares(every[:, :n].T, every[:, n:-1].T, each[-1][:, :n].T)
 

@@ -1,7 +1,6 @@
 """Which vectors a layer has read: those in the span of its gradient's rows, whatever noise lies on them."""
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from scipy.stats import chi2
@@ -25,21 +24,21 @@ class Span:
     sigma: float  # of the noise in the scaled rows
     rounding: float  # of x itself, relative to its length
     noisy: bool
-    singular: Tensor
-
-    @property
-    def rank(self) -> int:
-        return self.weighted.shape[1]
+    rank: int  # how many words, or combinations of some, the rows hold
+    basis: Tensor  # V [n, rank]; rows of zeros are dimensions that are not seen
+    blocks: list[Tensor]  # the gradients, as far as they are seen
 
     @property
     def free(self) -> int:
         """k: how many dimensions say no."""
         return self.null.shape[1]
 
-    @cached_property
-    def basis(self) -> Tensor:
-        Q: Tensor = torch.linalg.qr(self.weighted).Q
-        return Q
+    def hears_more(self, other: "Span") -> bool:
+        """Whether it is the better one of two that have read the same words."""
+        blurs = [one.sigma * float(one.weighted.norm()) for one in (self, other)]
+        if self.rank == other.rank:
+            return self.noisy and blurs[0] < blurs[1]
+        return self.rank > other.rank
 
     def bound(self, miss: float) -> float:
         """What χ²/k of a vector that was read exceeds with probability ``miss``.
@@ -50,8 +49,13 @@ class Span:
 
     def ratio(self, outside: Tensor, inside: Tensor, length: Tensor) -> Tensor:
         """χ²/k from ‖Nᵀx‖², ‖S⁻¹Vᵀx‖² and ‖x‖²."""
-        expected = self.sigma**2 * inside + self.rounding**2 * length / self.singular.numel()
+        expected = self.sigma**2 * inside + self.rounding**2 * length / len(self.null)
         return outside / (self.free * expected)
+
+    def without(self, x: Tensor, other: Tensor) -> float:
+        """χ²/k to expect of ``x`` if ``other`` was read and it was not, by how far the two are apart."""
+        outside = (x - other).square().sum() * self.free / len(self.null)
+        return float(self.ratio(outside, (x @ self.weighted).square().sum(), x.square().sum()))
 
     def test(self, x: Tensor) -> Tensor:
         """χ²/k of vectors [..., n]: about 1 for those that were read."""
@@ -75,7 +79,7 @@ def span(blocks: list[Tensor], dtype: torch.dtype, rounding: float) -> Span | st
     rank = _rank(s, m, eps)
     if rank < min(n, m):
         tail = float(s[rank:].square().sum()) / ((m - rank) * (n - rank))
-        return _split(s, V, rank, tail**0.5, rounding=rounding, noisy=False)
+        return _split(s, V, rank, tail**0.5, rounding, False, blocks)
     if m < 2 * n:
         return f"{m} rows of gradient are too few to tell noise from words"
     whitened = [_whitened(block) for block in blocks]
@@ -84,7 +88,7 @@ def span(blocks: list[Tensor], dtype: torch.dtype, rounding: float) -> Span | st
     lowest = sigma * ((m - rank) ** 0.5 - (n - rank) ** 0.5)
     if n - rank < 2 or float(s[-1]) < _BULK * lowest:
         return f"the gradient fills all of its {n} dimensions: more words than that, or more noise than words"
-    return _split(s, V, rank, sigma, rounding=rounding, noisy=True)
+    return _split(s, V, rank, sigma, rounding, True, blocks)
 
 
 def _rank(s: Tensor, m: int, eps: float) -> int:
@@ -121,6 +125,8 @@ def _whitened(block: Tensor) -> Tensor:
     return block / sigma
 
 
-def _split(s: Tensor, V: Tensor, rank: int, sigma: float, *, rounding: float, noisy: bool) -> Span:
-    weighted = V[:rank].T / s[:rank]
-    return Span(V[rank:].T.contiguous(), weighted.contiguous(), sigma, rounding, noisy, s)
+def _split(
+    s: Tensor, V: Tensor, rank: int, sigma: float, rounding: float, noisy: bool, blocks: list[Tensor]
+) -> Span:
+    basis = V[:rank].T.contiguous()
+    return Span(V[rank:].T.contiguous(), basis / s[:rank], sigma, rounding, noisy, rank, basis, blocks)

@@ -50,6 +50,12 @@ class Table:
         pairs = (self.ratios(span) <= bound).nonzero()
         return pairs[span.test(self.read(*pairs.T)) <= bound]
 
+    def likeliest(self, span: Span, count: int) -> Tensor:
+        """The ``count`` pairs at each position that are nearest to the span."""
+        nearest = self.ratios(span).topk(min(count, len(self.words)), dim=0, largest=False).indices
+        places = torch.arange(len(self.positions), device=nearest.device).expand(nearest.shape)
+        return torch.stack((nearest.flatten(), places.flatten()), 1)
+
     def _inverse_scales(self) -> Tensor:
         d = self.words.shape[1]
         squares = self.words.square().sum(1)[:, None] + self.positions.square().sum(1)
