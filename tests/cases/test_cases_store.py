@@ -11,8 +11,8 @@ import torch
 from small_audit import Fussy, facts, figures, small_work
 
 from gradleak.cases import Store, run
+from gradleak.cases.index import VERSION
 from gradleak.cases.packed import pack, said_in, unpack
-from gradleak.cases.store import VERSION
 from gradleak.errors import CannotWrite, InvalidInput
 
 

@@ -140,3 +140,18 @@ def test_embeddings_are_matched_under_vmap_as_one_by_one():
     for i, x in enumerate(many):
         alone = obs.simulate(x, torch.tensor([1]))
         assert all(torch.allclose(together[n][i], alone[n], atol=1e-5) for n in alone)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # peft's own
+def test_a_model_with_adapters_of_peft_is_taken_and_sends_these_alone():
+    peft = pytest.importorskip("peft")
+    model = bert(words=400, width=64).network
+    lora = {"r": 24, "target_modules": ["query", "value"], "init_lora_weights": False}
+    adapted = peft.get_peft_model(model, peft.LoraConfig(task_type="SEQ_CLS", **lora)).eval()
+    wrapped = text.wrap(adapted)
+    ids = texts((9,), 400)
+    seen = gl.observe(wrapped, ids, torch.tensor([1]), loss=wrapped.loss)
+    assert all("lora_" in name or "classifier" in name for name in seen.update)
+    found = text.dager()(seen)
+    assert found.certified == (True,)
+    assert torch.equal(found.sentences[0], ids[0])

@@ -37,6 +37,52 @@ def test_pieces_are_put_together_as_each_kind_of_tokenizer_writes_them(pieces, e
     assert known.special == (3,)
 
 
+LETTERS = tokenizers.pre_tokenizers.ByteLevel.alphabet()
+
+
+def of_bytes(texts):
+    """As GPT-2's tokenizer: letters outside English are several bytes, and <|endoftext|> is all there is."""
+    made = tokenizers.Tokenizer(tokenizers.models.BPE())
+    made.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    end = "<|endoftext|>"
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=280, special_tokens=[end], initial_alphabet=sorted(LETTERS), show_progress=False
+    )
+    made.train_from_iterator(texts, trainer)
+    said = {"eos_token": end, "bos_token": end, "unk_token": end, "pad_token": end}
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=made, **said)
+
+
+def test_letters_of_several_bytes_come_together_again():
+    tokenizer = of_bytes(["the nurse and the soup"])
+    text_ = "Café 😀 naïve 日本 the nurse"
+    ids = tokenizer(text_)["input_ids"]
+    known = text.vocabulary(tokenizer)
+    assert known.text(ids) == text_
+    assert len(ids) > len(text_)
+    half = next(i for i, word in enumerate(known.words) if "\udc80" <= word)
+    assert known.written([half]) == "\N{REPLACEMENT CHARACTER}"
+
+
+def test_a_padding_word_that_is_also_the_unknown_one_is_special():
+    tokenizer = of_bytes(["the soup"])
+    assert text.vocabulary(tokenizer).special == (tokenizer.eos_token_id,)
+
+
+def test_bytes_among_pieces_of_sentences():
+    made = tokenizers.Tokenizer(
+        tokenizers.models.WordLevel({"▁caf": 0, "<0xC3>": 1, "<0xA9>": 2, "<unk>": 3}, unk_token="<unk>")
+    )
+    assert text.vocabulary(made).text([0, 1, 2]) == "café"
+
+
+def test_special_words_that_a_file_names_are_special_without_a_role(tmp_path):
+    zoo.tokenizer().save_pretrained(tmp_path)
+    bare = transformers.PreTrainedTokenizerFast(tokenizer_file=str(tmp_path / "tokenizer.json"))
+    assert bare.all_special_ids == []
+    assert text.vocabulary(bare) == text.vocabulary(zoo.tokenizer())
+
+
 def test_a_number_without_a_word_is_shown_as_it_is():
     assert text.Vocabulary((" a", " b")).text([0, 7, 1]) == "a 7 b"
 

@@ -1,7 +1,6 @@
 """An audit's store: an index in SQLite, and for every finished case a file that holds all there is of it."""
 
 import json
-import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -14,6 +13,19 @@ from torch import Tensor
 
 from gradleak.cases.case import Case, Left
 from gradleak.cases.done import Done, Facts, Sample, Way
+from gradleak.cases.index import (
+    DAMAGED,
+    VERSION,
+    connected,
+    done_of,
+    insert_part,
+    insert_run,
+    make,
+    parts,
+    read_only,
+    require_readable,
+    what_of,
+)
 from gradleak.cases.packed import pack, said_in, unpack
 from gradleak.cases.record import Record
 from gradleak.cases.shelf import Folder, Memory, Shelf
@@ -22,17 +34,7 @@ from gradleak.files import require_folder
 from gradleak.identity import identity
 from gradleak.text import Vocabulary
 
-VERSION = 1
-"""Of what is kept. A folder of a later one is refused: it belongs to a newer gradleak."""
-
 _INDEX = "index.sqlite"
-_SCHEMA = """
-CREATE TABLE cases (key TEXT PRIMARY KEY, facts TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE runs (number INTEGER PRIMARY KEY, facts TEXT NOT NULL);
-CREATE TABLE parts (
-    place INTEGER PRIMARY KEY, run INTEGER, key TEXT, what TEXT NOT NULL, UNIQUE (run, key, what)
-);
-"""
 
 
 class Store:
@@ -82,16 +84,16 @@ class Store:
     def keep(self, done: Done, guess: Tensor | None, run: int) -> None:
         """A finished case. Its file is whole before the index names it."""
         tensors = {} if guess is None else {"guess": guess}
-        said = {"version": VERSION, "key": done.key, "what": _what(done), "facts": done.facts}
+        said = {"version": VERSION, "key": done.key, "what": what_of(done), "facts": done.facts}
         self._shelf.put(_file(done.key), pack(tensors, said))
         with self._writing() as index:
             index.execute("INSERT OR REPLACE INTO cases VALUES (?, ?)", (done.key, json.dumps(done.facts)))
-            _insert_part(index, run, done.key, _what(done))
+            insert_part(index, run, done.key, what_of(done))
 
     def take(self, done: Done, run: int) -> None:
         """A case of an earlier run that holds for this one too."""
         with self._writing() as index:
-            _insert_part(index, run, done.key, _what(done))
+            insert_part(index, run, done.key, what_of(done))
 
     def keep_batch(self, name: str, truth: Tensor, null: Tensor) -> None:
         """A private batch beside what anyone would guess, for reports."""
@@ -119,8 +121,8 @@ class Store:
         """What a run says of itself from now on."""
         with self._writing() as index:
             index.execute("INSERT OR REPLACE INTO runs VALUES (?, ?)", (number, json.dumps(facts)))
-            parts = _parts(index, number)
-        said = {"facts": facts, "parts": [{"key": key, "what": what} for key, what in parts]}
+            listed = parts(index, number)
+        said = {"facts": facts, "parts": [{"key": key, "what": what} for key, what in listed]}
         self._shelf.put(f"runs/{number}.json", json.dumps(said, indent=1).encode())
 
     def runs(self) -> list[tuple[int, Facts]]:
@@ -148,7 +150,7 @@ class Store:
             samples=tuple(Sample(**one) for one in inner["samples"]),
             ways=tuple(Way(one["name"], one["client"], tuple(one["defenses"])) for one in inner["ways"]),
             rungs=tuple(inner["rungs"]),
-            done=tuple(_done(json.loads(what), key, json.loads(said)) for what, key, said in rows),
+            done=tuple(done_of(json.loads(what), key, json.loads(said)) for what, key, said in rows),
             left=tuple(Left(Case(**one["case"]), one["why"], one["spared"]) for one in inner["left"]),
             contents=_Kept(self._shelf, inner["batches"], inner.get("vocabulary", "")),
         )
@@ -158,7 +160,7 @@ class Store:
     def _opened(self) -> sqlite3.Connection:
         path = ":memory:" if self.folder is None else str(self.folder / _INDEX)
         try:
-            index = _connected(path) if self.alone else _read(path)
+            index = connected(path) if self.alone else read_only(path)
             found = index.execute("PRAGMA user_version").fetchone()[0]
             if found > VERSION:
                 index.close()
@@ -172,8 +174,8 @@ class Store:
             if not found:
                 if self._shelf.names("cases") or self._shelf.names("runs"):
                     raise sqlite3.DatabaseError("it is gone")
-                _make(index)
-            _require_readable(index)
+                make(index)
+            require_readable(index)
         except InvalidInput:
             raise
         except sqlite3.OperationalError as error:
@@ -182,21 +184,21 @@ class Store:
             raise CannotWrite(
                 f"cannot open {path}: {error}. Expected a folder that you may write to."
             ) from error
-        except (sqlite3.DatabaseError, *_DAMAGED) as error:
+        except (sqlite3.DatabaseError, *DAMAGED) as error:
             return self._rebuilt(str(error))
         return index
 
     def _rebuilt(self, why: str) -> sqlite3.Connection:
         """The index again, from the files; the damaged one is kept beside it, and a reader writes nothing."""
         if not self.alone:
-            return self._refilled(_connected(":memory:"))[0]
+            return self._refilled(connected(":memory:"))[0]
         folder = self.folder or Path()
         number = 1 + len(list(folder.glob("index.damaged-*")))
         for ending in ("", "-wal", "-shm"):
             damaged = folder / f"{_INDEX}{ending}"
             if damaged.exists():
                 damaged.replace(folder / f"index.damaged-{number}.sqlite{ending}")
-        index, cases = self._refilled(_connected(str(folder / _INDEX)))
+        index, cases = self._refilled(connected(str(folder / _INDEX)))
         self.mended = (
             f"The index of {folder} was damaged ({why}). It was made again from {cases} files of finished "
             f"cases; the damaged one is index.damaged-{number}.sqlite."
@@ -204,7 +206,7 @@ class Store:
         return index
 
     def _refilled(self, index: sqlite3.Connection) -> tuple[sqlite3.Connection, int]:
-        _make(index)
+        make(index)
         cases = 0
         with index:
             for name in self._shelf.names("cases"):
@@ -214,7 +216,7 @@ class Store:
                     index.execute("INSERT OR REPLACE INTO cases VALUES (?, ?)", row)
                     cases += 1
             for name in self._shelf.names("runs"):
-                _insert_run(index, Path(name).stem, self._shelf.get(name) or b"")
+                insert_run(index, Path(name).stem, self._shelf.get(name) or b"")
         return index, cases
 
     @contextmanager
@@ -252,7 +254,7 @@ class _Kept:
         try:
             said = json.loads(content or b"")
             return Vocabulary(tuple(map(str, said["words"])), tuple(map(int, said["special"])))
-        except _DAMAGED:
+        except DAMAGED:
             return None
 
     def truth(self, sample: int) -> Tensor | None:
@@ -294,100 +296,14 @@ def _locked(folder: Path) -> FileLock:
     return lock
 
 
-def _connected(path: str) -> sqlite3.Connection:
-    if path != ":memory:":
-        # SQLite's own files take the mode of this one, and it names private records.
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-    index = sqlite3.connect(path, timeout=10)
-    index.execute("PRAGMA journal_mode = WAL")
-    index.execute("PRAGMA synchronous = FULL")
-    return index
-
-
-def _read(path: str) -> sqlite3.Connection:
-    """For reading alone, also where nothing may be written."""
-    place = Path(path).resolve().as_uri()
-    index = sqlite3.connect(f"{place}?mode=ro", timeout=10, uri=True)
-    try:
-        index.execute("PRAGMA user_version").fetchone()
-    except sqlite3.OperationalError:
-        # In WAL mode a reader writes too, unless it is told that nobody else will.
-        index.close()
-        index = sqlite3.connect(f"{place}?immutable=1", uri=True)
-    return index
-
-
-def _require_readable(index: sqlite3.Connection) -> None:
-    """SQLite's own check looks at pages, and not at what they say."""
-    for (facts,) in index.execute("SELECT facts FROM runs"):
-        _require_whole(json.loads(facts))
-    for key, what in index.execute("SELECT key, what FROM parts"):
-        _done(json.loads(what), key, {})
-    for (facts,) in index.execute("SELECT facts FROM cases"):
-        dict(json.loads(facts))
-
-
-def _make(index: sqlite3.Connection) -> None:
-    # One transaction: a run killed in here leaves no index, or a whole one.
-    index.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
-
-
-def _insert_part(index: sqlite3.Connection, run: int, key: str, what: Facts) -> None:
-    index.execute(
-        "INSERT OR REPLACE INTO parts (run, key, what) VALUES (?, ?, ?)", (run, key, json.dumps(what))
-    )
-
-
-def _insert_run(index: sqlite3.Connection, name: str, content: bytes) -> None:
-    try:
-        number, kept = int(name), json.loads(content)
-        facts, parts = kept["facts"], [(part["key"], _done_of(part["what"])) for part in kept["parts"]]
-        _require_whole(facts)
-    except _DAMAGED:
-        return
-    index.execute("INSERT OR REPLACE INTO runs VALUES (?, ?)", (number, json.dumps(facts)))
-    for key, what in parts:
-        _insert_part(index, number, key, what)
-
-
-_DAMAGED = (ValueError, KeyError, TypeError)
-
-
-def _require_whole(facts: Facts) -> None:
-    """Raises one of ``_DAMAGED`` where something is missing that a record is made of."""
-    for name in ("title", "same", "finished"):
-        facts[name]
-    for name in ("samples", "batches", "ways", "rungs", "left"):
-        list(facts["inner"][name])
-
-
-def _done_of(what: Facts) -> Facts:
-    """The same, where it can be read."""
-    return _what(_done(what, "", {}))
-
-
 def _case_in(content: bytes | None, key: str) -> Facts | None:
     """What a case's file says; None where it is damaged, or another case's."""
     said = said_in(content or b"")
     try:
         whole = said is not None and said["version"] <= VERSION and said["key"] == key and bool(said["facts"])
-    except _DAMAGED:
+    except DAMAGED:
         return None
     return said if whole else None
-
-
-def _parts(index: sqlite3.Connection, number: int) -> list[tuple[str, Facts]]:
-    rows = index.execute("SELECT key, what FROM parts WHERE run = ? ORDER BY place", (number,))
-    return [(key, json.loads(what)) for key, what in rows.fetchall()]
-
-
-def _what(done: Done) -> Facts:
-    """What a case is called in a run, which says nothing of how it ended."""
-    return {"case": done.case.to_dict(), "samples": list(done.samples)}
-
-
-def _done(what: Facts, key: str, facts: Facts) -> Done:
-    return Done(Case(**what["case"]), tuple(what["samples"]), key, facts)
 
 
 def _file(key: str) -> str:

@@ -61,8 +61,9 @@ class Texts:
         found = forecast(model, x, y, client=client, loss=loss, rng=rng)
         said = found.to_dict()
         null = self._null_words(x)
+        # Words in their places are a run in order too, so that ROUGE-L is at least their share.
         said["samples"] = [
-            one | {"rouge_l": 100 * one["words"], "null_rouge_l": null[i]}
+            one | {"rouge_l": max(100 * one["words"], null[i]), "null_rouge_l": null[i]}
             for i, one in enumerate(said["samples"])
         ]
         return said | _labels_read(found.guess, found.classes, y)
@@ -118,9 +119,10 @@ class Texts:
         return {"vocabulary": len(self.known), "public": public, "without": self.known.special}
 
     def _null_words(self, x: Tensor) -> list[float]:
-        null = self.null_of(x)
-        scores = score_text(null, x.cpu(), **self._scored)
-        return [100 * float(value) for value in scores.rouge_l]
+        """What guesses at these texts are held against: the better null."""
+        scores = score_text((), x.cpu(), **self._scored)
+        nulls = [one.rouge_l for one in (scores.random, scores.frequent) if one is not None]
+        return [100 * float(max(values)) for values in zip(*nulls, strict=True)]
 
 
 def _labels_read(guess: Any, classes: int | None, y: Tensor) -> Facts:

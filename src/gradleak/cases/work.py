@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from gradleak.attacks import Attack
 from gradleak.cases.case import ATTACK, FORECAST, KNOWS, KNOWS_NOT, Case
 from gradleak.cases.done import Facts
+from gradleak.cases.index import VERSION
 from gradleak.cases.kind import Found, Kind
 from gradleak.cases.pictures import Pictures
-from gradleak.cases.store import VERSION
 from gradleak.examination import Progress
 from gradleak.identity import identity
 from gradleak.observe import Client, Loss, Observation

@@ -126,6 +126,7 @@ def wrap(model: nn.Module, task: str = "classification", pad: int | None = None)
     is the loss of that task. ``pad`` is the padding word, by default the model's own; a model that has none
     takes texts of one length. The model is used as it is, in the mode in which it is.
     """
+    model = _underneath(model)
     if task not in TASKS:
         raise InvalidInput(f"expected the task as one of {', '.join(TASKS)}; came {task!r}")
     _require_language_model(model)
@@ -136,6 +137,13 @@ def wrap(model: nn.Module, task: str = "classification", pad: int | None = None)
     if pad is not None and not 0 <= pad < rows:
         raise InvalidInput(f"expected the padding word from 0 to {rows - 1:,}; came {pad!r}")
     return wrapped
+
+
+def _underneath(model: nn.Module) -> nn.Module:
+    """What carries the adapters, where the package peft has put some on a model."""
+    base = getattr(model, "get_base_model", None)
+    found = base() if callable(base) else model
+    return found if isinstance(found, nn.Module) else model
 
 
 def _require_language_model(model: object) -> None:

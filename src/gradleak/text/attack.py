@@ -153,7 +153,8 @@ class Dager:
         if own is not None:
             estimates += _from_rows(obs, parts, words, length)
         known = evidence(pairs, estimates, own, self.end)
-        least = max(span.rank for span in spans)
+        # Without noise a part of a text does not pass for the whole, and rounding may pass for a word.
+        least = max(span.rank for span in spans) if spans[1].noisy else 0
         guessed = decode_encoder(
             parts, spans[1], known, taken, obs.batch_size, self.tries, generator(rng), least
         )
