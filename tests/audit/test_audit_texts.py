@@ -19,6 +19,7 @@ from gradleak.errors import InvalidInput, InvalidModel, InvalidPlan
 from gradleak.testing import assert_no_leak
 
 pytest.importorskip("transformers")
+processors = pytest.importorskip("tokenizers").processors
 
 PLAN = """
 ladder = "{ladder}"
@@ -176,6 +177,136 @@ def test_the_users_own_folder_file_and_tokenizer(tmp_path):
     report = run_plan(tmp_path / "plan.toml", out=tmp_path / "audit")
     assert report.record.leaked("one gradient") == 2
     assert "my boss pays me" in report.html()
+
+
+def of_folder(folder, source, *, task="classification", more="", records=2):
+    (folder / "plan.toml").write_text(
+        f'attacks = "dager"\nladder = "everything known"\n[model]\npretrained = "mine"\ntask = "{task}"\n'
+        f'[data]\nsource = "{source}"\nbatches = 1\nrecords = {records}\n{more}'
+    )
+    return folder / "plan.toml"
+
+
+def saved(folder, model, tokenizer=None):
+    (tokenizer or gl.zoo.tokenizer()).save_pretrained(folder / "mine")
+    model.save_pretrained(folder / "mine")
+
+
+def test_a_trained_classifier_keeps_its_outputs_and_what_it_calls_them(tmp_path):
+    model = gl.zoo.bert(classes=3, vocabulary=len(gl.zoo.tokenizer()), width=64)
+    model.config.id2label = {0: "work", 1: "pet", 2: "food"}
+    model.config.label2id = {"work": 0, "pet": 1, "food": 2}
+    saved(tmp_path, model)
+    (tmp_path / "own.csv").write_text("text,label\nthe soup needs more salt,food\na dog,pet\n")
+    work, names = work_of(Plan.read(of_folder(tmp_path, "own.csv")))
+    assert work.batches[0][1].tolist() == [2, 1]
+    assert names == {1: "pet", 2: "food"}
+    assert work.model.network.config.num_labels == 3
+    assert torch.equal(work.model.network.classifier.weight, model.classifier.weight)
+
+
+def test_a_head_that_was_not_trained_has_as_many_outputs_as_the_file_has_classes(tmp_path):
+    saved(tmp_path, gl.zoo.bert(task="masked", vocabulary=len(gl.zoo.tokenizer()), width=64))
+    (tmp_path / "own.csv").write_text("text,label\nthe soup,a\na dog,b\nthe child,c\n")
+    work, _ = work_of(Plan.read(of_folder(tmp_path, "own.csv")))
+    assert work.model.network.config.num_labels == 3
+
+
+def test_neither_pickles_nor_code_are_read_from_a_folder(tmp_path):
+    model = gl.zoo.bert(vocabulary=len(gl.zoo.tokenizer()), width=64)
+    saved(tmp_path, model)
+    (tmp_path / "mine" / "model.safetensors").unlink()
+    torch.save(model.state_dict(), tmp_path / "mine" / "pytorch_model.bin")
+    with pytest.raises(InvalidPlan, match=r"no file named model\.safetensors"):
+        work_of(Plan.read(of_folder(tmp_path, "sentences")))
+    said = json.loads((tmp_path / "mine" / "tokenizer_config.json").read_text())
+    said |= {"auto_map": {"AutoTokenizer": ["own.T", "own.T"]}, "tokenizer_class": "Own"}
+    (tmp_path / "mine" / "tokenizer_config.json").write_text(json.dumps(said))
+    config = json.loads((tmp_path / "mine" / "config.json").read_text())
+    config |= {"auto_map": {"AutoConfig": "own.C"}, "model_type": "own"}
+    (tmp_path / "mine" / "config.json").write_text(json.dumps(config))
+    (tmp_path / "mine" / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    with pytest.raises(InvalidPlan, match="custom code"):
+        work_of(Plan.read(of_folder(tmp_path, "sentences")))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_decoder_without_a_padding_word_classifies_texts_of_several_lengths(tmp_path):
+    tokenizer = gl.zoo.tokenizer()
+    tokenizer.pad_token, tokenizer.eos_token = None, "[SEP]"
+    model = gl.zoo.gpt2(vocabulary=len(tokenizer), width=64)
+    model.config.pad_token_id = None
+    saved(tmp_path, model, tokenizer)
+    work, _ = work_of(Plan.read(of_folder(tmp_path, "sentences")))
+    assert work.model.pad == work.model.network.config.pad_token_id == tokenizer.eos_token_id
+
+
+def test_a_decoder_proves_all_but_the_last_word_and_the_report_says_no_more(tmp_path):
+    (tmp_path / "single_text.py").write_text("def one(): return ['the soup needs salt']\n")
+    tokenizer = gl.zoo.tokenizer()
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(single="$A", pair="$A $B")
+    saved(tmp_path, gl.zoo.gpt2(vocabulary=len(tokenizer), width=64), tokenizer)
+    report = run_plan(
+        of_folder(tmp_path, "single_text:one", task="causal", records=1), out=tmp_path / "audit"
+    )
+    (row,) = report.record.attacks[0].facts["rows"]
+    assert row["certified"]
+    assert not row["exact"]
+    assert "knows that this is the text" not in report.html()
+    assert "knows that these words are right" in report.html()
+
+
+def test_a_text_that_is_there_twice_is_read_twice(tmp_path):
+    (tmp_path / "own.csv").write_text("text,label\nthe soup needs salt,a\nthe soup needs salt,a\na dog,b\n")
+    saved(tmp_path, gl.zoo.gpt2(vocabulary=len(gl.zoo.tokenizer()), width=64))
+    report = run_plan(of_folder(tmp_path, "own.csv", records=2), out=tmp_path / "audit")
+    assert report.record.leaked("one gradient") == 2
+
+
+def test_a_forecast_is_no_worse_than_the_null_that_guesses_are_held_against(finished, tmp_path):
+    head = 'defenses = ["gaussian:std=1000"]\n'
+    path = plan(tmp_path, batches=1)
+    path.write_text(head + path.read_text().replace("width = 64", "width = 16, layers = 2"))
+    record = run_plan(path, out=tmp_path / "audit").record
+    for i in (0, 1):
+        found = record.forecast("one gradient, gaussian:std=1000", i)
+        null = record.attacks[0].rows[i].null
+        assert found.value == found.null == null
+    assert found.null > 0
+
+
+def test_masked_words_are_shown_as_such(tmp_path):
+    report = run_plan(plan(tmp_path, task="masked", batches=1), out=tmp_path / "audit")
+    assert report.html().count("thank you for [MASK]") >= 2  # as the model saw it, and as it came back
+
+
+def test_control_characters_and_turns_of_direction_are_not_written(tmp_path):
+    tokenizer = Changed()
+    model = gl.text.wrap(gl.zoo.bert(vocabulary=len(tokenizer), width=64))
+    ids = tokenizer(list(gl.zoo.sentences(1)[0]), return_tensors="pt")["input_ids"]
+    said = {"attacks": "dager", "ladder": "everything known", "budget": "quick"}
+    page = audit(model, ids, torch.tensor([0]), tokenizer=tokenizer, **said).html()
+    assert "\N{REPLACEMENT CHARACTER}" in page
+    assert not {"\x1b", "\u202e", "\x00"} & set(page)
+
+
+class Changed:
+    """The bundled tokenizer, with letters in its words that no page should hold."""
+
+    def __init__(self):
+        self.own = gl.zoo.tokenizer()
+
+    def __getattr__(self, name):
+        return getattr(self.own, name)
+
+    def __len__(self):
+        return len(self.own)
+
+    def __call__(self, *args, **said):
+        return self.own(*args, **said)
+
+    def convert_ids_to_tokens(self, ids):
+        return [f"\x1b\x00\u202e{piece}" for piece in self.own.convert_ids_to_tokens(ids)]
 
 
 MODEL = '[model]\nbuild = "bert"\ntask = "classification"\n'

@@ -58,7 +58,7 @@ class Texts:
         x, y = batch
         if not isinstance(model, TextModel):
             raise TypeError(f"expected a model of words; came {type(model).__name__}")
-        found = forecast(model, x, y, client=client, loss=loss, rng=rng)
+        found = forecast(model, x, y, client=client, loss=loss, steps=steps, rng=rng)
         said = found.to_dict()
         null = self._null_words(x)
         # Words in their places are a run in order too, so that ROUGE-L is at least their share.

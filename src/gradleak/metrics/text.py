@@ -50,24 +50,37 @@ def rouge_l(guess: Words, truth: Words) -> float:
     """ROUGE-L's F: twice the longest run of words, gaps allowed, that both have, over both lengths."""
     if not guess and not truth:
         return 1.0
-    before = [0] * (len(truth) + 1)
+    places, whole = _places(truth)
+    open_ = whole  # a bit for each word of the truth that the longest run so far does not end a step on
     for word in guess:
-        row = [0]
-        for j, other in enumerate(truth):
-            row.append(before[j] + 1 if word == other else max(before[j + 1], row[j]))
-        before = row
-    return 2 * before[-1] / (len(guess) + len(truth))
+        met = open_ & places.get(word, 0)
+        open_ = ((open_ + met) | (open_ - met)) & whole
+    return 2 * (len(truth) - open_.bit_count()) / (len(guess) + len(truth))
 
 
 def edit_distance(guess: Words, truth: Words) -> int:
     """How many words must be put in, left out or exchanged to get from one to the other (Levenshtein)."""
-    before = list(range(len(truth) + 1))
-    for i, word in enumerate(guess, 1):
-        row = [i]
-        for j, other in enumerate(truth):
-            row.append(min(before[j] + (word != other), before[j + 1] + 1, row[j] + 1))
-        before = row
-    return before[-1]
+    if not truth:
+        return len(guess)
+    places, whole = _places(truth)
+    # Myers (1999): a column of the table as its steps down, of +1 in one number's bits and -1 in another's.
+    up, down, edits = whole, 0, len(truth)
+    for word in guess:
+        met = places.get(word, 0)
+        across = (((met & up) + up) ^ up) | met
+        more, less = down | (~(across | up) & whole), up & across
+        edits += (more >> (len(truth) - 1)) - (less >> (len(truth) - 1))
+        more, less = ((more << 1) | 1) & whole, (less << 1) & whole
+        up, down = less | (~(met | down | more) & whole), more & (met | down)
+    return edits
+
+
+def _places(text: Words) -> tuple[dict[int, int], int]:
+    """Where each word stands, as bits of a number, and all of them: a table's row is one operation then."""
+    places: dict[int, int] = {}
+    for i, word in enumerate(text):
+        places[word] = places.get(word, 0) | 1 << i
+    return places, (1 << len(text)) - 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +121,8 @@ class TextScores(TextMarks):
 def pair_texts(guess: Sequence[Words], truth: Sequence[Words]) -> list[int]:
     """For each true text, which guess is its own, at the best sum of ROUGE-L; fewer edits break ties.
 
-    -1 where there are fewer guesses than texts. More guesses than texts are left over.
+    -1 where there are fewer guesses than texts, but for a text that is there twice: whoever has guessed one
+    has guessed the other. More guesses than texts are left over.
     """
     if not guess:
         return [-1] * len(truth)
@@ -117,7 +131,8 @@ def pair_texts(guess: Sequence[Words], truth: Sequence[Words]) -> list[int]:
     ]
     rows, columns = linear_sum_assignment(prices)
     chosen = dict(zip(rows.tolist(), columns.tolist(), strict=True))
-    return [chosen.get(i, -1) for i in range(len(truth))]
+    same = {tuple(truth[i]): column for i, column in sorted(chosen.items(), reverse=True)}
+    return [chosen.get(i, same.get(tuple(true), -1)) for i, true in enumerate(truth)]
 
 
 _EDIT = 1e-6  # too little to outweigh a difference of ROUGE-L

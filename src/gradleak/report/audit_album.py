@@ -17,6 +17,12 @@ SHOWN = 240
 """Records on a page, at most."""
 
 
+_PROOFS = {
+    True: "the attacker knows that this is the text",
+    False: "the attacker knows that these words are right",  # a decoder's last word is read by no layer
+}
+
+
 class Look(Protocol):
     """What a record, or a guess at it, looks like. ``side``: pictures are compressed, and no longer than
     this; None where they are as they were.
@@ -94,8 +100,10 @@ class _Drawing:
 
     def _null(self, best: Best) -> str:
         """Of the null that is shown; noise may be nearer."""
-        said = best.done.facts["rows"][best.row.place][f"null_{self.record.scale.key}"]
-        value = float(said)
+        facts, key = best.done.facts["rows"][best.row.place], self.record.scale.key
+        value = float(facts[f"null_{key}"])
+        if self.record.scale is TEXTS and value == float("-inf"):
+            value = float(facts[f"random_{key}"])  # without public texts, the null that is shown is random
         return "not scored" if value == float("-inf") else self._short(value)
 
     def _came(self, way: int, i: int) -> Came:
@@ -117,10 +125,10 @@ class _Drawing:
         similar = "not measured" if row.beside is None else f"{scale.beside_name} {scale.second(row.beside)}"
         null = "" if row.null_beside is None else f"(null {scale.second(row.null_beside)})"
         attack = f"{case.attack}, naive" if case.attacker == KNOWS_NOT else case.attack
-        proven = best.done.facts["rows"][row.place].get("certified")
+        facts = best.done.facts["rows"][row.place]
         return (
             ("Similarity", similar, null),
-            *([("Proof", "the attacker knows that this is the text", "")] if proven else []),
+            *([("Proof", _PROOFS[facts["exact"]], "")] if facts.get("certified") else []),
             ("Label", label(self.record, best), ""),
             ("Attack", attack, f"at {case.rung}"),
         )

@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from functools import cached_property
+from unicodedata import category
 
 from torch import Tensor
 
@@ -68,21 +70,40 @@ class Passages:
         return tuple(_marked(mine, true, self._vocabulary))
 
     def _plain(self, ids: list[int]) -> tuple[Span, ...]:
-        return (Span(self._vocabulary.text(ids)),) if ids else ()
+        return (Span(_printed(self._vocabulary.written(ids)).strip()),) if ids else ()
 
     def _ids(self, text: Tensor | None) -> list[int]:
-        """Without special words, and without places that nothing was guessed for."""
+        """Without special words, and without places that nothing was guessed for. A word that hides another
+        one is shown.
+        """
         words = [] if text is None else text.tolist()
-        return [word for word in words if word >= 0 and word not in self._vocabulary.special]
+        return [word for word in words if word >= 0 and word not in self._left_out]
+
+    @cached_property
+    def _left_out(self) -> frozenset[int]:
+        known = self._vocabulary
+        return frozenset(word for word in known.special if "mask" not in known.written([word]).lower())
 
     @property
     def _vocabulary(self) -> Vocabulary:
         return self.record.contents.vocabulary or Vocabulary(())
 
 
+def _printed(words: str) -> str:
+    """Without what is no letter, and what turns the direction of all that comes after it."""
+    return "".join("\N{REPLACEMENT CHARACTER}" if _is_no_letter(letter) else letter for letter in words)
+
+
+def _is_no_letter(letter: str) -> bool:
+    return letter in _TURNS or (category(letter) == "Cc" and letter not in "\n\t")
+
+
+_TURNS = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
 def _marked(guess: list[int], truth: list[int], vocabulary: Vocabulary) -> Iterable[Span]:
     for what, _, _, first, end in SequenceMatcher(None, truth, guess, autojunk=False).get_opcodes():
-        words = vocabulary.written(guess[first:end])
+        words = _printed(vocabulary.written(guess[first:end]))
         if what == "delete":
             yield Span(MISSING, wrong=True)
         else:

@@ -1,8 +1,9 @@
 """Private texts: bundled ones, lines of a file, rows of a table, or what code hands over."""
 
 import csv
+import io
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from itertools import islice
@@ -16,30 +17,42 @@ from gradleak.errors import GradleakError, InvalidInput, NotInstalled
 from gradleak.randomness import generator
 from gradleak.sources.models import builder, cause
 from gradleak.text.losses import IGNORED, words_as_labels
+from gradleak.text.vocabulary import special_words
 
 BUNDLED = "sentences"
 ENDINGS = (".txt", ".csv", ".tsv", ".jsonl")
 LONGEST = 64
 """Words, special ones included, to which texts are cut, unless said."""
 _MASKED = 0.15  # of the words of a text, and one at least
+_MOST_CLASSES = 100_000  # a larger number is none of a class
 
 Labelled = tuple[str, str | None]
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which texts of a source, ``n`` from the ``first`` on, and what a model is trained to do with them."""
+    """Which texts of a source, ``n`` from the ``first`` on, and what a model is trained to do with them.
+
+    ``outputs`` are those of the model, by what it calls them; none where it has no names for them.
+    """
 
     n: int
     task: str
     first: int = 0
     longest: int = LONGEST
     seed: int = 0
+    outputs: Mapping[str, int] = field(default_factory=dict)
+
+    def of(self, texts: Sequence[Labelled]) -> Sequence[Labelled]:
+        return texts[self.first : self.first + self.n]
 
 
 @dataclass(frozen=True, eq=False)
 class TextRecords:
-    """``ids`` are [n, T], padded with ``pad``, and ``y`` what the task asks for. ``public`` are ids too."""
+    """``ids`` are [n, T], padded with ``pad``, and ``y`` what the task asks for. ``public`` are ids too.
+
+    ``classes`` and their names are those of the whole source, as far as it was read.
+    """
 
     ids: Tensor
     y: Tensor
@@ -59,24 +72,35 @@ def read_texts(
     source: str, wanted: Wanted, *, tokenizer: Any, public: str | None = None, folder: Path = Path()
 ) -> TextRecords:
     """The texts of a source as a tokenizer of transformers writes them, with the labels of the task."""
-    found = _labelled(source, folder, wanted)
+    known = _labelled(source, folder, wanted)
+    found = wanted.of(known)
     if len(found) < wanted.n:
         after = f", from {wanted.first} on" if wanted.first else ""
         raise InvalidInput(
-            f"expected {wanted.n} texts{after}; {source} holds {len(found) + wanted.first}. Take fewer "
-            "batches, or fewer records in each"
+            f"expected {wanted.n} texts{after}; {source} holds {len(known)}. Take fewer batches, or fewer "
+            "records in each"
         )
-    pad = _with_padding(tokenizer)
+    names = tuple(f"text {i + 1}" for i in range(wanted.first, wanted.first + wanted.n))
+    pad, others = _with_padding(tokenizer), _public(source, public, folder)
     ids = _written(tokenizer, [text for text, _ in found], wanted.longest)
-    read, y, names = _task(source, wanted, ids, [label for _, label in found], tokenizer, pad)
-    others = _public(source, public, folder)
+    _require_words(source, wanted, names, ids, tokenizer)
+    if wanted.task == "classification":
+        y, classes = _classes(source, wanted, known)
+        read = ids
+    else:
+        classes = {}
+        read, y = (
+            _with_masks(ids, tokenizer, wanted.seed)
+            if wanted.task == "masked"
+            else (ids, words_as_labels(ids, pad))
+        )
     return TextRecords(
         read,
         y,
-        tuple(f"text {i + 1}" for i in range(wanted.first, wanted.first + wanted.n)),
-        len(names),
-        pad,
         names,
+        max(classes, default=-1) + 1,
+        pad,
+        classes,
         None if others is None else _written(tokenizer, others, wanted.longest),
     )
 
@@ -96,30 +120,50 @@ def tokenizer_at(place: Path) -> Any:
         )
     try:
         if place.is_file():
-            return transformers.PreTrainedTokenizerFast(tokenizer_file=str(place))
-        return transformers.AutoTokenizer.from_pretrained(place, local_files_only=True)
+            return _with_roles(transformers.PreTrainedTokenizerFast(tokenizer_file=str(place)))
+        # Unless told not to, it asks on the terminal whether to run code that lies there.
+        return transformers.AutoTokenizer.from_pretrained(
+            place, local_files_only=True, trust_remote_code=False
+        )
     except Exception as error:  # transformers raises many kinds
-        raise InvalidInput(f"the tokenizer at {place} cannot be read: {cause(error)}") from error
+        said = cause(error).splitlines()[0]
+        raise InvalidInput(f"the tokenizer at {place} cannot be read: {said}") from error
+
+
+def _with_roles(tokenizer: Any) -> Any:
+    """A file says which words are special, and not what each of them is for."""
+    known = tokenizer.get_vocab()
+    for role, names in _ROLES.items():
+        found = [name for name in names if name in known]
+        if found and getattr(tokenizer, role) is None:
+            setattr(tokenizer, role, found[0])
+    return tokenizer
+
+
+_ROLES = {
+    "pad_token": ("[PAD]", "<pad>"),
+    "unk_token": ("[UNK]", "<unk>"),
+    "mask_token": ("[MASK]", "<mask>"),
+    "eos_token": ("</s>", "<|endoftext|>", "<|end_of_text|>", "<eos>"),
+}
+"""What special words are called in most vocabularies."""
 
 
 # Where texts are.
 
 
 def _labelled(source: str, folder: Path, wanted: Wanted) -> list[Labelled]:
+    """All that is there, or of code's no more than is needed."""
     path = folder / source
     if source == BUNDLED:
-        return _between(_bundled(), wanted)
+        return _bundled()
     if ":" in source and not path.exists():
-        return _between(_called(source, wanted), wanted)
+        return _called(source, wanted)
     if not path.is_file():
         raise InvalidInput(_nothing_there(source, path))
     if path.suffix.lower() not in ENDINGS:
         raise InvalidInput(f"expected texts in a file that ends in {', '.join(ENDINGS)}; came {source}")
-    return _between(_in_file(path), wanted)
-
-
-def _between(texts: Iterable[Labelled], wanted: Wanted) -> list[Labelled]:
-    return list(islice(texts, wanted.first, wanted.first + wanted.n))
+    return _in_file(path)
 
 
 def _bundled() -> list[Labelled]:
@@ -150,35 +194,60 @@ def _in_file(path: Path) -> list[Labelled]:
 
 def _lines(name: str, content: str) -> list[Labelled]:
     """A text on each line, without a label."""
-    return [(line.strip(), None) for line in content.splitlines() if line.strip()]
+    return [(line.strip(), None) for line in content.split("\n") if line.strip()]
 
 
 def _table(name: str, content: str) -> list[Labelled]:
-    rows = csv.DictReader(content.splitlines(), delimiter="\t" if name.lower().endswith(".tsv") else ",")
-    if "text" not in (rows.fieldnames or ()):
+    rows = csv.DictReader(
+        io.StringIO(content), delimiter="\t" if name.lower().endswith(".tsv") else ",", strict=True
+    )
+    try:
+        _require_columns(name, rows)
+        return [pair for row in rows if (pair := _row(name, rows.line_num, row))[0]]
+    except csv.Error as error:
         raise InvalidInput(
-            f"expected a first line with the column text, and label where there are any; {name} begins with "
-            f"{', '.join(rows.fieldnames or ()) or 'nothing'}"
+            f"line {rows.line_num} of {name} cannot be read: {error}. Texts with commas, quotes or several "
+            "lines stand in quotes, and quotes in them are doubled"
+        ) from error
+
+
+def _require_columns(name: str, rows: "csv.DictReader[str]") -> None:
+    rows.fieldnames = columns = [column.strip() for column in rows.fieldnames or ()]
+    if columns.count("text") != 1 or columns.count("label") > 1:
+        raise InvalidInput(
+            "expected a first line with the column text, and label where there are any, each once; "
+            f"{name} begins with {', '.join(columns) or 'nothing'}"
         )
-    found = [(row["text"] or "", row.get("label")) for row in rows]
-    return [(text.strip(), label) for text, label in found if text.strip()]
+
+
+def _row(name: str, line: int, row: dict[Any, Any]) -> Labelled:
+    if None in row:
+        raise InvalidInput(
+            f"expected as many cells on each line as columns; the one that ends on line {line} of {name} has "
+            "more. Texts with commas stand in quotes"
+        )
+    return (row["text"] or "").strip(), (row.get("label") or "").strip() or None
 
 
 def _objects(name: str, content: str) -> list[Labelled]:
-    found: list[Labelled] = []
-    for number, line in enumerate(content.splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            said = json.loads(line)
-            text, label = said["text"], said.get("label")
-        except (ValueError, TypeError, KeyError, AttributeError):
-            raise InvalidInput(
-                f'expected an object with "text", and "label" where there is one, on each line; line '
-                f"{number} of {name} is {line[:40]!r}"
-            ) from None
-        found.append((str(text).strip(), None if label is None else str(label)))
+    lines = enumerate(content.split("\n"), 1)
+    found = [_object(name, number, line) for number, line in lines if line.strip()]
     return [(text, label) for text, label in found if text]
+
+
+def _object(name: str, number: int, line: str) -> Labelled:
+    """What came is not repeated, as it is private."""
+    try:
+        said = json.loads(line)
+        text, label = said["text"], said.get("label")
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        text, label = None, None
+    if not isinstance(text, str) or not isinstance(label, str | int | float | None):
+        raise InvalidInput(
+            'expected an object with "text" in words, and "label" as words or a number where there is one, '
+            f"on each line; line {number} of {name} is something else"
+        )
+    return text.strip(), None if label is None else str(label).strip() or None
 
 
 def _called(source: str, wanted: Wanted) -> list[Labelled]:
@@ -228,7 +297,11 @@ def _public(source: str, public: str | None, folder: Path) -> list[str] | None:
 
 
 def _with_padding(tokenizer: Any) -> int | None:
-    """The padding word; one that ends texts takes its place where a tokenizer has none."""
+    """The padding word; one that ends texts takes its place where a tokenizer has none.
+
+    It stands behind texts, as positions count from their first word.
+    """
+    tokenizer.padding_side = "right"
     if tokenizer.pad_token is None and tokenizer.eos_token is not None:
         tokenizer.pad_token = tokenizer.eos_token
     pad: int | None = tokenizer.pad_token_id
@@ -244,31 +317,71 @@ def _written(tokenizer: Any, texts: Sequence[str], longest: int) -> Tensor:
     return ids.long()
 
 
-def _task(
-    source: str, wanted: Wanted, ids: Tensor, labels: Sequence[str | None], tokenizer: Any, pad: int | None
-) -> tuple[Tensor, Tensor, dict[int, str]]:
-    """What the model is shown, what it is to say, and what classes are called."""
-    if wanted.task == "causal":
-        return ids, words_as_labels(ids, pad), {}
-    if wanted.task == "masked":
-        return *_with_masks(ids, tokenizer, wanted.seed), {}
+def _require_words(source: str, wanted: Wanted, names: Sequence[str], ids: Tensor, tokenizer: Any) -> None:
+    """Of a text that the tokenizer writes as nothing, nothing can be said."""
+    least = 2 if wanted.task == "masked" else 1  # one is hidden
+    counts = (~_special(ids, tokenizer)).sum(1).tolist()
+    short = [name for name, count in zip(names, counts, strict=True) if count < least]
+    if short:
+        words = "a word" if least == 1 else "two words, of which one is masked,"
+        raise InvalidInput(
+            f"expected {words} or more in every text, once its tokenizer has written it and cut it to "
+            f"{wanted.longest}; {', '.join(short[:4])} of {source} has fewer. Leave it out, or raise longest"
+        )
+
+
+def _special(ids: Tensor, tokenizer: Any) -> Tensor:
+    return torch.isin(ids, torch.tensor(special_words(tokenizer), dtype=ids.dtype))
+
+
+def _classes(source: str, wanted: Wanted, known: Sequence[Labelled]) -> tuple[Tensor, dict[int, str]]:
+    """The class of each text that is wanted, and what all classes of the source are called.
+
+    The model's own names for its outputs say which is which. Else whole numbers are the outputs, and other
+    labels are numbered in the order of the alphabet.
+    """
+    labels = [label for _, label in wanted.of(known)]
     if any(label is None for label in labels):
         raise InvalidInput(
             f"expected a label for each text, since the model classifies; {source} has none for some. Take a "
             ".csv with the columns text and label, or another task"
         )
-    whole = all(str(label).isascii() and str(label).isdigit() for label in labels)
-    names = sorted({str(label) for label in labels}, key=int if whole else str)
-    if whole:
-        return ids, torch.tensor([int(str(label)) for label in labels]), {int(name): name for name in names}
-    return ids, torch.tensor([names.index(str(label)) for label in labels]), dict(enumerate(names))
+    names = sorted({label for _, label in known if label is not None})
+    numbers = _numbers(source, names, wanted.outputs)
+    y = torch.tensor([numbers[str(label)] for label in labels])
+    return y, {number: name for name, number in numbers.items()}
+
+
+def _numbers(source: str, names: Sequence[str], outputs: Mapping[str, int]) -> dict[str, int]:
+    if outputs and set(names) <= set(outputs):
+        return {name: outputs[name] for name in names}
+    whole = [_whole(name) for name in names]
+    if None not in whole:
+        if max(number or 0 for number in whole) >= _MOST_CLASSES:
+            raise InvalidInput(
+                f"expected labels as classes, from 0 up; {source} has numbers of {_MOST_CLASSES:,} and more"
+            )
+        return {name: int(number or 0) for name, number in zip(names, whole, strict=True)}
+    if outputs:
+        strange = next(name for name in names if name not in outputs)
+        raise InvalidInput(
+            f"expected labels as the model calls its outputs, {', '.join(list(outputs)[:8])}, or their "
+            f"numbers; {source} has {strange!r}"
+        )
+    return {name: i for i, name in enumerate(names)}
+
+
+def _whole(label: str) -> int | None:
+    """Tables write whole numbers as 1.0 where one is missing."""
+    digits = label.removesuffix(".0")
+    return int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 10 else None
 
 
 def _with_masks(ids: Tensor, tokenizer: Any, seed: int) -> tuple[Tensor, Tensor]:
     mask = tokenizer.mask_token_id
     if mask is None:
         raise InvalidInput("expected a tokenizer with a word that masks others; this one has none")
-    special = torch.isin(ids, torch.tensor(tokenizer.all_special_ids))
+    special = _special(ids, tokenizer)
     order = torch.rand(ids.shape, generator=generator(seed)).masked_fill(special, 2.0)
     counts = ((~special).sum(1) * _MASKED).clamp_min(1)
     chosen = (order.argsort(1).argsort(1) < counts[:, None].round()) & ~special

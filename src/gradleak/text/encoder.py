@@ -7,14 +7,18 @@ import torch
 from torch import Generator, Tensor
 
 from gradleak.text.architecture import Anatomy
+from gradleak.text.asking import Asking
 from gradleak.text.block import Heard, cast_fields
 from gradleak.text.shares import Shares, sentences_of, standing_once
 from gradleak.text.span import Span
 
 _ROUNDS = 12
 _ENDS = 3  # words that are tried as the last one
+_LENGTHS = 3  # that are tried of what one word names
+_FAINT = 1e-6  # times the likeliest: no part of a text
 _BEST = 4  # words tried at each position when a guess is polished
 _ELSEWHERE = 0.02  # what is left of the weight of a word that seems to be of another sentence
+_FOUND = -2  # the group of words that are of sentences found already
 _UNLIKELY = 1e-3  # the weight of a pair that the first layer lets pass and the shares do not
 
 
@@ -38,6 +42,7 @@ class Evidence:
     weight: Tensor  # [n], how likely each is to be no alias
     alone: Tensor  # [n], whether the word stands here and nowhere else
     values: Tensor | None  # [n, d], what the word shares in the gradient of the values
+    asked: Tensor | None  # [n, 2, d], and in those of the queries and keys, where all were sent
     ends: tuple[int, ...]  # words that may end every sentence, likely ones first; -1: none does
 
 
@@ -56,7 +61,8 @@ def evidence(pairs: Tensor, estimates: list[Tensor], own: Shares | None, end: in
     last = index[pairs[:, 1] == pairs[:, 1].max()]
     likely = words[last[breadth[last].argsort()[:_ENDS]]].tolist()
     values = None if own is None else own.values[index]
-    return Evidence(pairs, weight, alone, values, (*likely, -1) if end is None else (end,))
+    asked = None if own is None or own.asked is None else own.asked[index]
+    return Evidence(pairs, weight, alone, values, asked, (*likely, -1) if end is None else (end,))
 
 
 def decode_encoder(
@@ -87,41 +93,99 @@ class _Search:
         rng: Generator,
     ) -> None:
         self.exact, self.second, self.known, self.bound, self.rng = parts, second, known, bound, rng
+        heard = parts.hear(*known.pairs.T)
         self.parts: Anatomy = cast_fields(parts, torch.float32)
-        self.heard: Heard = cast_fields(parts.hear(*known.pairs.T), torch.float32)
+        self.heard: Heard = cast_fields(heard, torch.float32)
         self.null = second.null.float()
+        self.asking = None if known.asked is None else Asking.of(known.asked, heard)
         self.found: dict[tuple[int, ...], float] = {}
-        self.read = second.null.new_zeros(
-            second.null.shape[0], 0
-        ).float()  # an orthonormal basis of found ones
-        self.tests, self.count, self.least = 0, count, least
+        self.missed: dict[tuple[int, ...], float] = {}
+        # An orthonormal basis of the found ones.
+        self.read = second.null.new_zeros(second.null.shape[0], 0).float()
+        self.tests, self.asks, self.count, self.least = 0, 0, count, least
         self.group = self._grouped()
 
     def run(self, tries: int) -> Guessed:
-        count = self.count
-        missed: dict[tuple[int, ...], float] = {}
-        spent, ends = 0, self.known.ends
+        if self.second.noisy:  # words name fewer texts then
+            spent = self._look(tries)
+            self._ask()
+        else:
+            self._ask()
+            spent = self._look(tries)
+        best = sorted(self.missed.keys() - self.found, key=self.missed.__getitem__)
+        sentences = tuple(torch.tensor(words) for words in self.found)
+        guesses = tuple(torch.tensor(words) for words in best[: self.count - len(self.found)])
+        return Guessed(sentences, tuple(self.found.values()), guesses, self.tests, spent + self.asks)
+
+    def _look(self, tries: int) -> int:
+        """Guesses at the sentences that are left; how many."""
+        count, spent = self.count, 0
         while len(self.found) < count and spent < count * tries:
+            ends = self._ends()
             group = self._next(spent // len(ends))
             end = ends[spent % len(ends)]
             heat = spent / (count * tries)
             for length in self._lengths(group, end)[: 3 + spent // count]:
-                text, score = self._settled(group, length, end, heat)
-                words = tuple(self.known.pairs[text, 0].tolist())
-                if words in self.found:
-                    continue
-                worst = self._certified(words)
-                if worst <= self.bound and self._leaves_none(words):
-                    ambiguous = self.second.noisy and self._has_double(text, length, end)
-                    self._keep(words, math.inf if ambiguous else worst)
-                    ends = (end,)
+                if self._accepted(*self._settled(group, length, end, heat), end):
                     break
-                missed[words] = score
             spent += 1
-        best = sorted(missed, key=missed.__getitem__)[: count - len(self.found)]
-        sentences = tuple(torch.tensor(words) for words in self.found)
-        guesses = tuple(torch.tensor(words) for words in best)
-        return Guessed(sentences, tuple(self.found.values()), guesses, self.tests, spent)
+        return spent
+
+    def _ask(self) -> None:
+        """Each word that stands at one place for its text, and again while more are known to be of others."""
+        before = -1
+        while self.asking is not None and before < len(self.found):
+            before = len(self.found)
+            for pair in self.known.alone.nonzero().flatten().tolist():
+                if len(self.found) < self.count and self.group[pair] != _FOUND:
+                    elsewhere = torch.where(self.group == _FOUND, _ELSEWHERE, 1)
+                    self._answer(self.asking.company(pair, self.known.weight * elsewhere))
+                    self.asks += 1
+
+    def _answer(self, company: Tensor) -> None:
+        """Keeps the text that is named, at some length, or one near it, if it is one."""
+        texts = self._named(company)
+        ends = [self._likely_end(text) for text in texts]
+        scores = [float(self._sums(text[None])[0]) for text in texts]
+        if not any(self._accepted(*one) for one in zip(texts, scores, ends, strict=True)):
+            inside, _ = self._choices(-1, len(texts[0]), ends[0], heat=0.0)
+            self._accepted(*self._polished(texts[0], inside), ends[0])
+
+    def _named(self, company: Tensor) -> list[Tensor]:
+        """The likeliest pair at each place, up to where most of the company ends."""
+        places = self.known.pairs[:, 1]
+        likely = company + _FAINT * self.known.weight * company.max()
+        held = [(places == place).nonzero().flatten() for place in range(int(places.max()) + 1)]
+        held = held[: next((place for place, here in enumerate(held) if not len(here)), len(held))]
+        text = torch.stack([here[likely[here].argmax()] for here in held])
+        most = likely[text]
+        behind = most.flip(0).cummax(0).values.flip(0)[1:]
+        fall = most / torch.cat((behind, _FAINT * most.max()[None]))
+        return [text[: int(last) + 1] for last in fall.argsort(descending=True)[:_LENGTHS]]
+
+    def _accepted(self, text: Tensor, score: float, end: int) -> bool:
+        """Whether it is a sentence that was not found before, which is kept then."""
+        words = tuple(self.known.pairs[text, 0].tolist())
+        if words in self.found:
+            return False
+        worst = self._certified(words)
+        if worst > self.bound or not self._leaves_none(words):
+            self.missed[words] = score
+            return False
+        ambiguous = self.second.noisy and self._has_double(text, len(text), end)
+        self._keep(words, math.inf if ambiguous else worst)
+        return True
+
+    def _ends(self) -> tuple[int, ...]:
+        """Words that may end the sentences that are left: that of the found ones, if they share it."""
+        ends, last = self.known.ends, {words[-1] for words in self.found}
+        if not last or len(ends) == 1:
+            return ends
+        return tuple(last) if len(last) == 1 and last <= set(ends) else (-1,)
+
+    def _likely_end(self, text: Tensor) -> int:
+        last = int(self.known.pairs[text[-1], 0])
+        return last if last in self.known.ends else -1
 
     def _leaves_none(self, words: tuple[int, ...]) -> bool:
         """Whether the last sentence has the words that the others leave.
@@ -141,7 +205,7 @@ class _Search:
         return float(self.second.test(self.exact.second_reading(torch.tensor(words))).max())
 
     def _grouped(self) -> Tensor:
-        """For each pair, the sentence that its word seems to be of: -1 unknown; -2 found already."""
+        """For each pair, the sentence that its word seems to be of: -1 unknown."""
         known, held = self.known, torch.zeros(len(self.known.pairs), dtype=torch.bool)
         for one in self.found:
             words, places = known.pairs.T
@@ -152,7 +216,7 @@ class _Search:
         if known.values is not None and bool(left.any()):
             count = max(self.count - len(self.found), 1)
             group[left] = sentences_of(known.values[left], known.pairs[left, 1], count)
-        group[known.alone & held] = -2
+        group[known.alone & held] = _FOUND
         return group
 
     def _has_double(self, text: Tensor, length: int, end: int) -> bool:

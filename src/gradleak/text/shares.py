@@ -24,6 +24,7 @@ class Shares:
     words: Tensor  # [W, rows]
     positions: Tensor  # [P, rows]
     values: Tensor  # [W, d]: those of the words in the gradient of the values alone
+    asked: Tensor | None  # [W, 2, d]: and in those of the queries and keys, where all three are whole
 
 
 def shares(span: Span, table: Table, words: Tensor, length: int) -> Shares | None:
@@ -37,7 +38,9 @@ def shares(span: Span, table: Table, words: Tensor, length: int) -> Shares | Non
     dual = span.basis @ (span.basis.T @ torch.linalg.pinv(known))  # noise beside the span is left out
     each = [block @ dual / torch.linalg.matrix_norm(block) for block in span.blocks]
     every, n = torch.cat(each), len(words)
-    return Shares(every[:, :n].T, every[:, n:-1].T, each[-1][:, :n].T)
+    whole = [block.shape for block in span.blocks] == [known.shape[1:] * 2] * 3
+    asked = torch.stack([one[:, :n].T for one in each[:2]], 1) if whole else None
+    return Shares(every[:, :n].T, every[:, n:-1].T, each[-1][:, :n].T, asked)
 
 
 def places(words: Tensor, positions: Tensor) -> Tensor:
