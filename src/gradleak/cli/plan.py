@@ -113,6 +113,8 @@ def _say(title: str, work: "Work", taken: "Estimate", seconds: float | None) -> 
         f"At most {taken.cases} cases and {taken.matching_gradients:,} matching gradients: roughly "
         f"{_duration(taken.seconds)} here, on one core and if no attack ends early.{limit}"
     )
+    if work.kind.scale.noun == "text":
+        results.print("Forecasts, and what dager reads, take seconds to minutes each, and are not in that.")
 
 
 def _duration(seconds: float) -> str:
