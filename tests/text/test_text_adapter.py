@@ -155,3 +155,8 @@ def test_a_model_with_adapters_of_peft_is_taken_and_sends_these_alone():
     found = text.dager()(seen)
     assert found.certified == (True,)
     assert torch.equal(found.sentences[0], ids[0])
+
+
+def test_an_encoder_that_sees_the_next_word_is_no_decoder():
+    with pytest.raises(InvalidModel, match="is_decoder=True"):
+        text.wrap(bert("masked").network, "causal")

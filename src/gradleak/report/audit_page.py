@@ -22,7 +22,7 @@ def page(record: Record, *, pictures: bool = True) -> str:
             pictures=pictures,
             notices=audit_words.notices(record),
             headline=head,
-            deck=record.verdict.removeprefix(f"{head}: "),
+            deck=record.verdict.removeprefix(f"{head}: ").replace(" %", "\N{NO-BREAK SPACE}%"),
             caveat=audit_words.caveat(record),
             contents=audit_words.contents(record.scale, defended=drawn is not None),
             tables=SimpleNamespace(**audit_tables.every(record)),

@@ -131,6 +131,11 @@ def wrap(model: nn.Module, task: str = "classification", pad: int | None = None)
         raise InvalidInput(f"expected the task as one of {', '.join(TASKS)}; came {task!r}")
     _require_language_model(model)
     config: Any = model.config
+    if task == "causal" and config.model_type in BIDIRECTIONAL and not getattr(config, "is_decoder", False):
+        raise InvalidModel(
+            f"expected a decoder for the task 'causal'; {type(model).__name__} sees the words that it is to "
+            "predict. Load it with is_decoder=True, or take the task 'masked'."
+        )
     pad = config.pad_token_id if pad is None else pad
     wrapped = TextModel(model, task, pad)
     rows = len(wrapped.embeddings())
