@@ -97,6 +97,7 @@ def test_ctrl_c_ends_it_and_keeps_what_was_finished(plan, times):
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # in a background job it is ignored
     )
     lines = [process.stdout.readline() for _ in range(5)]
     process.send_signal(signal.SIGINT)

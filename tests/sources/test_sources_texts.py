@@ -162,3 +162,9 @@ def test_code_hands_over_texts(tmp_path, monkeypatch):
         read_texts("own_texts:wrong", Wanted(1, "causal"), tokenizer=zoo.tokenizer())
     with pytest.raises(InvalidInput, match="gone"):
         read_texts("own_texts:raises", Wanted(1, "causal"), tokenizer=zoo.tokenizer())
+
+
+def test_a_tokenizer_that_knows_hardly_a_word_is_another_models(tmp_path):
+    (tmp_path / "own.txt").write_text("zyxw vuts rqpo\nnmlk jihg\n")
+    with pytest.raises(InvalidInput, match="does not know 100%"):
+        read_texts("own.txt", Wanted(2, "causal"), tokenizer=zoo.tokenizer(), folder=tmp_path)

@@ -217,3 +217,17 @@ def _plain_bert(seed: int) -> text.TextModel:
         max_position_embeddings=16,
     )
     return text.wrap(transformers.BertForSequenceClassification(config).eval())
+
+
+def test_the_word_that_begins_every_text_is_no_text_where_noise_drowns_the_rest():
+    tokenizer = gl.zoo.tokenizer()
+    sentences_, y = gl.zoo.sentences(8)
+    for start in (0, 4):
+        batch = list(sentences_[start : start + 4])
+        ids = tokenizer(batch, padding="longest", return_tensors="pt")["input_ids"]
+        model = text.wrap(gl.zoo.bert(vocabulary=len(tokenizer), width=96, layers=2))
+        true = {tuple(word for word in row if word) for row in ids.tolist()}
+        for seed in range(2):
+            client = gl.defenses.GaussianNoise(std=1e-6)
+            seen = gl.observe(model, ids, y[start : start + 4], loss=model.loss, client=client, rng=seed)
+            assert _certified(text.dager(tries=3)(seen, rng=0)) <= true

@@ -11,7 +11,7 @@ _CLASSES = 10
 
 @click.command()
 @click.option(
-    "--out", type=click.Path(path_type=Path), default=Path("demo"), show_default=True, help="Folder."
+    "--out", type=click.Path(path_type=Path), help="Folder; demo unless said, and demo-text with --text."
 )
 @click.option("--data", type=click.Choice(["faces", "photos"]), default="faces", show_default=True)
 @click.option(
@@ -29,7 +29,7 @@ _CLASSES = 10
 @click.option("--seed", type=int, default=0, show_default=True, help="Everything random follows from it.")
 @json_option
 @quiet_option
-def demo(out: Path, data: str, text: bool, n: int, seed: int, as_json: bool, quiet: bool) -> None:
+def demo(out: Path | None, data: str, text: bool, n: int, seed: int, as_json: bool, quiet: bool) -> None:
     """Audit a small network on bundled pictures, and write OUT/report.html.
 
     Each picture is one client's batch. The client sends one gradient of an untrained LeNet; DLG is given
@@ -45,8 +45,9 @@ def demo(out: Path, data: str, text: bool, n: int, seed: int, as_json: bool, qui
     if text:
         from gradleak.cli.demo_text import demo_text
 
-        demo_text(out, n, seed, as_json=as_json, quiet=quiet)
+        demo_text(out or Path("demo-text"), n, seed, as_json=as_json, quiet=quiet)
         return
+    out = out or Path("demo")
     from gradleak import attacks, zoo
     from gradleak.examination import examine
     from gradleak.files import require_folder

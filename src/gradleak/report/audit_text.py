@@ -42,7 +42,13 @@ def said(words: str) -> str:
 
 def _with_code(words: str) -> str:
     """What stands between two ` stays code."""
-    return "`".join(part if i % 2 else said(part) for i, part in enumerate(words.split("`")))
+    pieces = re.split(r"(`[^`]*`)", words)
+    return "".join(part if part.startswith("`") else _edged(part) for part in pieces)
+
+
+def _edged(words: str) -> str:
+    """Text that stays text, with the spaces around it."""
+    return f"{' ' * words.startswith(' ')}{said(words)}{' ' * words.endswith(' ')}"
 
 
 def _shown(tables: dict[str, Table], *names: str) -> list[str]:

@@ -142,6 +142,9 @@ def next_steps(record: Record) -> list[str]:
     leaking = [way for way in record.ways if record.leaked(way.name)]
     holding = [way for way in record.ways if record.bests(way.name) and way not in leaking]
     limit = "`--max-psnr 18`" if record.scale is PICTURES else "`--max-rouge 30`"
+    cost = "`gradleak defend` finds how strong one must be, and what it costs in accuracy."
+    if record.scale is not PICTURES:
+        cost = "What it costs in accuracy is for your own evaluation to say."
     said = []
     if not record.finished:
         said.append("Give the same command again: the audit goes on from here.")
@@ -150,12 +153,12 @@ def next_steps(record: Record) -> list[str]:
     if leaking and not any(way.defenses for way in record.ways):
         said.append(
             'Try defenses: `defenses = ["gaussian:std=1e-2"]` in the plan puts noise around every client. '
-            "`gradleak defend` finds how strong one must be, and what it costs in accuracy."
+            f"{cost}"
         )
     elif leaking and not holding:
         said.append(
             "No way of training that was tried holds. Stronger noise, larger batches, more local steps or "
-            "secure aggregation hide more; `gradleak defend` says from where, and what accuracy it costs."
+            f"secure aggregation hide more. {cost}"
         )
     if holding:
         names = listed(f"“{way.name}”" for way in holding[:_NAMED]) + (

@@ -23,6 +23,7 @@ BUNDLED = "sentences"
 ENDINGS = (".txt", ".csv", ".tsv", ".jsonl")
 LONGEST = 64
 """Words, special ones included, to which texts are cut, unless said."""
+_UNKNOWN = 0.5  # of the words, from which the tokenizer is another's
 _MASKED = 0.15  # of the words of a text, and one at least
 _MOST_CLASSES = 100_000  # a larger number is none of a class
 
@@ -83,6 +84,7 @@ def read_texts(
     names = tuple(f"text {i + 1}" for i in range(wanted.first, wanted.first + wanted.n))
     pad, others = _with_padding(tokenizer), _public(source, public, folder)
     ids = _written(tokenizer, [text for text, _ in found], wanted.longest)
+    _require_known(source, tokenizer, ids)
     _require_words(source, wanted, names, ids, tokenizer)
     if wanted.task == "classification":
         y, classes = _classes(source, wanted, known)
@@ -294,6 +296,21 @@ def _public(source: str, public: str | None, folder: Path) -> list[str] | None:
 
 
 # As numbers.
+
+
+def _require_known(source: str, tokenizer: Any, ids: Tensor) -> None:
+    """A folder without the files of its tokenizer gives one that knows no word at all."""
+    nothing = tokenizer.unk_token_id
+    special = [word for word in tokenizer.all_special_ids if word != nothing]
+    if nothing is None or nothing == tokenizer.pad_token_id:
+        return
+    written = ids[~torch.isin(ids, torch.tensor(special))]
+    share = float((written == nothing).sum()) / max(len(written), 1)
+    if share > _UNKNOWN:
+        raise InvalidInput(
+            f"expected words that the tokenizer knows; of those in {source} it does not know {share:.0%}. Is "
+            "it the model's own, with all of its files beside the model?"
+        )
 
 
 def _with_padding(tokenizer: Any) -> int | None:

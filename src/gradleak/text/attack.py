@@ -155,14 +155,13 @@ class Dager:
         known = evidence(pairs, estimates, own, self.end)
         # Without noise a part of a text does not pass for the whole, and rounding may pass for a word.
         least = max(span.rank for span in spans) if spans[1].noisy else 0
-        guessed = decode_encoder(
-            parts, spans[1], known, taken, obs.batch_size, self.tries, generator(rng), least
-        )
+        count, longest, dice = obs.batch_size, obs.x_shape[1], generator(rng)
+        guessed = decode_encoder(parts, spans[1], known, taken, count, self.tries, dice, least, longest)
         return _judged(guessed, guessed.guesses, obs.batch_size, bound)
 
 
 def dager(miss: float = 1e-4, tries: int = 12, widest: int = 1024, end: int | None = None) -> Dager:
-    """Exact texts from one gradient; see ``Dager``."""
+    """Whole texts, exactly, from the gradients of two layers (Petrov et al. 2024); see ``Dager``."""
     return Dager(miss, tries, widest, end)
 
 

@@ -19,6 +19,7 @@ _FAINT = 1e-6  # times the likeliest: no part of a text
 _BEST = 4  # words tried at each position when a guess is polished
 _ELSEWHERE = 0.02  # what is left of the weight of a word that seems to be of another sentence
 _FOUND = -2  # the group of words that are of sentences found already
+_BEHIND = 8  # words that are drawn to stand behind a text
 _UNLIKELY = 1e-3  # the weight of a pair that the first layer lets pass and the shares do not
 
 
@@ -74,9 +75,10 @@ def decode_encoder(
     tries: int,
     rng: Generator,
     least: int = 0,
+    longest: int | None = None,
 ) -> Guessed:
-    """Up to ``count`` sentences, of ``least`` words in all, with ``tries`` guesses for each."""
-    return _Search(parts, second, known, bound, count, least, rng).run(tries)
+    """Up to ``count`` sentences, with ``tries`` guesses each: ``least`` words in all, ``longest`` in one."""
+    return _Search(parts, second, known, bound, count, least, longest, rng).run(tries)
 
 
 class _Search:
@@ -90,6 +92,7 @@ class _Search:
         bound: float,
         count: int,
         least: int,
+        longest: int | None,
         rng: Generator,
     ) -> None:
         self.exact, self.second, self.known, self.bound, self.rng = parts, second, known, bound, rng
@@ -102,7 +105,8 @@ class _Search:
         self.missed: dict[tuple[int, ...], float] = {}
         # An orthonormal basis of the found ones.
         self.read = second.null.new_zeros(second.null.shape[0], 0).float()
-        self.tests, self.asks, self.count, self.least = 0, 0, count, least
+        self.tests, self.asks, self.count = 0, 0, count
+        self.least, self.longest = least, longest
         self.group = self._grouped()
 
     def run(self, tries: int) -> Guessed:
@@ -227,7 +231,17 @@ class _Search:
         others = [self._exchanges(text, inside), longer]
         if self._leaves_none(tuple(self.known.pairs[text[:-1], 0].tolist())):
             others.append(text[None, :-1])
-        return any(bool((self._worst(some) <= self.bound).any()) for some in others if some.numel())
+        hidden = any(bool((self._worst(some) <= self.bound).any()) for some in others if some.numel())
+        return hidden or self._heeds_nothing_behind(text)
+
+    def _heeds_nothing_behind(self, text: Tensor) -> bool:
+        """Whether its words pass whatever stands behind them: noise may have drowned the rest of the text."""
+        if len(text) == self.longest:
+            return False
+        words = self.known.pairs[text, 0].expand(_BEHIND, -1)
+        drawn = torch.randint(len(self.exact.words), (_BEHIND, 1), generator=self.rng)
+        read = self.exact.second_reading(torch.cat((words, drawn.to(words)), 1))[:, :-1]
+        return bool((self.second.test(read).amax(-1) <= self.bound).any())
 
     def _worst(self, texts: Tensor) -> Tensor:
         """The largest χ²/k of each."""
