@@ -72,7 +72,7 @@ def test_a_private_text_is_not_repeated_in_what_is_refused(tmp_path):
 def test_a_text_of_one_word_cannot_be_masked(tmp_path):
     with pytest.raises(InvalidInput, match="two words"):
         read(tmp_path, "a.txt", "soup\n", task="masked")
-    unknown = read(tmp_path, "b.txt", "zzz qqq\n", task="masked")
+    unknown = read(tmp_path, "b.txt", "zzz soup\n", task="masked")
     assert int((unknown.y >= 0).sum()) == 1
 
 

@@ -84,7 +84,6 @@ def read_texts(
     names = tuple(f"text {i + 1}" for i in range(wanted.first, wanted.first + wanted.n))
     pad, others = _with_padding(tokenizer), _public(source, public, folder)
     ids = _written(tokenizer, [text for text, _ in found], wanted.longest)
-    _require_known(source, tokenizer, ids)
     _require_words(source, wanted, names, ids, tokenizer)
     if wanted.task == "classification":
         y, classes = _classes(source, wanted, known)
@@ -96,6 +95,7 @@ def read_texts(
             if wanted.task == "masked"
             else (ids, words_as_labels(ids, pad))
         )
+    _require_known(source, tokenizer, ids)
     return TextRecords(
         read,
         y,
