@@ -327,6 +327,7 @@ WRONG = [
     ),
     ('attacks = "dlg"\n' + MODEL + DATA, "attacks: expected an attack on texts"),
     (MODEL + DATA + "size = 16\n", "data.size: expected no size"),
+    (MODEL + DATA + "[limits]\nmax_psnr = 18\n", "limits.max_psnr: expected no max_psnr"),
     ('[model]\nbuild = "mlp"\n[data]\nsource = "digits"\nlongest = 9\n', "data.longest: expected no longest"),
     ('attacks = "dager"\n[model]\nbuild = "mlp"\n[data]\nsource = "digits"\n', "is one on texts"),
     (MODEL + DATA + "batches = 90\n", "holds 24"),

@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from gradleak.attacks.kinks import kinked
-from gradleak.audit.choice import FORECAST_STEPS, STARTS, attacks_for, ladder_for
+from gradleak.audit.choice import FORECAST_STEPS, STARTS, ladder_for
 from gradleak.audit.mistakes import Mistake
 from gradleak.audit.plan import Plan
+from gradleak.audit.planned import planned
 from gradleak.cases.pictures import Pictures
 from gradleak.cases.work import Work
 from gradleak.errors import GradleakError
@@ -98,25 +99,11 @@ def _fit(records: Records) -> dict[str, Any]:
 
 
 def _work(plan: Plan, model: nn.Module, records: Records) -> Work:
-    each, budget = plan.data.records, plan.budget
-    starts = range(0, len(records.x), each)
-    batches = [(records.x[i : i + each], records.y[i : i + each]) for i in starts]
-    seen = _observed(plan, model, batches[0])
+    first = plan.data.records
+    seen = _observed(plan, model, (records.x[:first], records.y[:first]))
     _require_labels(plan, records, seen.classes)
-    found: list[Mistake] = []
-    attacks = {}
-    with plan.where.blamed("budget", "matching_gradients", on=found):
-        attacks = attacks_for(plan.attacks, budget.level, kinked=kinked(seen), most=budget.matching_gradients)
-    if found:
-        raise plan.where.refusal(found)
-    return Work(
-        model=model,
-        batches=batches,
-        names=[records.names[i : i + each] for i in starts],
-        ways=plan.ways,
-        attacks=attacks,
-        kind=Pictures(records.public, plan.normalization),
-    )
+    kind = Pictures(records.public, plan.normalization)
+    return planned(plan, model, (records.x, records.y, records.names), kind, kinked=kinked(seen))
 
 
 def _observed(plan: Plan, model: nn.Module, batch: tuple[Tensor, Tensor]) -> Observation:

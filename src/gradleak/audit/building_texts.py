@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from gradleak.audit.choice import attacks_for
 from gradleak.audit.mistakes import Mistake
 from gradleak.audit.plan import Plan
+from gradleak.audit.planned import planned
 from gradleak.cases.texts import Texts
 from gradleak.cases.work import Work
 from gradleak.errors import GradleakError, InvalidInput, NotInstalled
@@ -150,25 +150,10 @@ def _read_by_transformers(folder: Path) -> Iterator[Any]:
 
 
 def _work(plan: Plan, model: TextModel, records: TextRecords, tokenizer: Any) -> Work:
-    each, budget = plan.data.records, plan.budget
-    starts = range(0, len(records.ids), each)
-    batches = [(records.ids[i : i + each], records.y[i : i + each]) for i in starts]
-    _require_fit(plan, model, batches[0])
-    found: list[Mistake] = []
-    attacks = {}
-    with plan.where.blamed("budget", "matching_gradients", on=found):
-        attacks = attacks_for(plan.attacks, budget.level, texts=True, most=budget.matching_gradients)
-    if found:
-        raise plan.where.refusal(found)
-    return Work(
-        model=model,
-        batches=batches,
-        names=[records.names[i : i + each] for i in starts],
-        ways=plan.ways,
-        attacks=attacks,
-        kind=Texts(vocabulary(tokenizer), records.public),
-        loss=model.loss,
-    )
+    first = plan.data.records
+    _require_fit(plan, model, (records.ids[:first], records.y[:first]))
+    kind = Texts(vocabulary(tokenizer), records.public)
+    return planned(plan, model, (records.ids, records.y, records.names), kind, loss=model.loss)
 
 
 def _require_fit(plan: Plan, model: TextModel, batch: tuple[Any, Any]) -> None:

@@ -408,6 +408,9 @@ class Plan(_Part):
         for name in foreign:
             if getattr(self.data, name) is not None:
                 yield Mistake(("data", name), f"expected no {name}, which is for {other}; these are {noun}")
+        for name in ("max_psnr", "max_ssim") if self.of_texts else ("max_rouge",):
+            if getattr(self.limited, name) is not None:
+                yield Mistake(("limits", name), f"expected no {name}, which is for {other}; these are {noun}")
         for i, spec in enumerate(self.attacks):
             if spec != AUTO and on_texts(spec) is not self.of_texts:
                 yield Mistake(("attacks", i), f"expected an attack on {noun}; '{spec}' is one on {other}")

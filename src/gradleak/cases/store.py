@@ -103,9 +103,8 @@ class Store:
 
     def keep_vocabulary(self, vocabulary: Vocabulary | None) -> None:
         """What the words of texts are, so that they can be read without their model."""
-        name = words_file(vocabulary)
-        if name and self._shelf.get(name) is None:
-            self._shelf.put(name, json.dumps(asdict(vocabulary)).encode())  # type: ignore[arg-type]
+        if vocabulary is not None and self._shelf.get(words_file(vocabulary)) is None:
+            self._shelf.put(words_file(vocabulary), json.dumps(asdict(vocabulary)).encode())
 
     # Runs.
 
